@@ -1,0 +1,1 @@
+"""Contracts between services and process plumbing."""

@@ -1,0 +1,27 @@
+"""What route handlers share: the open resources of one API process, built once in `app.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.api.bus import Bus
+    from services.api.crypto import Cipher
+    from services.api.identity import IdSource
+    from services.api.store.database import Database
+    from services.api.store.stream_writer import StreamWriter
+    from shared.platform.settings import ApiSettings
+
+
+@dataclass(slots=True)
+class ApiContext:
+    """The resources of one API process."""
+
+    settings: ApiSettings
+    database: Database
+    writer: StreamWriter
+    ids: IdSource
+    bus: Bus
+    cipher: Cipher
+    started_at_monotonic: float

@@ -1,0 +1,206 @@
+"""The HTTP edge: typed routes, JSON answers, errors in the original's shape `{"detail": ...}`.
+
+A route is a function `async def handler(call: Call) -> web.StreamResponse` under `@routes.add(...)`. The pydantic models
+named there validate the request and appear in the served OpenAPI, so the document cannot drift from the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from shared.wire.types import parse_id
+
+if TYPE_CHECKING:
+    from services.api.context import ApiContext
+
+PATH_ID_MAX_DIGITS = 19  # a BIGINT has at most 19 decimal digits
+
+
+class HttpError(Exception):
+    """A request that is answered with `status` and `{"detail": detail}`; raised anywhere below a route."""
+
+    def __init__(self, status: int, detail: object, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+def not_found(detail: str) -> HttpError:
+    """Return a 404."""
+    return HttpError(404, detail)
+
+
+def unprocessable(location: list[str | int], message: str, value: object = None, *, kind: str = "value_error") -> HttpError:
+    """Return a 422 in the validation shape of the original: a list that names the place and the fix."""
+    return HttpError(422, [{"type": kind, "loc": location, "msg": message, "input": _bounded(value)}])
+
+
+def overloaded(code: str, message: str, *, retry_after_seconds: int = 1) -> HttpError:
+    """Return a 503 with Retry-After: nothing was stored, the caller may send the same request again."""
+    return HttpError(503, {"code": code, "message": message}, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def _default(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def dumps(value: object) -> bytes:
+    """Serialise `value`; datetimes become ISO 8601 with `+00:00`."""
+    return orjson.dumps(value, default=_default, option=orjson.OPT_NON_STR_KEYS)
+
+
+def reply(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a JSON answer."""
+    return web.Response(body=dumps(value), status=status, content_type="application/json", headers=headers)
+
+
+def error_reply(error: HttpError) -> web.Response:
+    """Return the answer of an `HttpError`."""
+    return reply({"detail": error.detail}, status=error.status, headers=error.headers)
+
+
+def _bounded(value: object) -> object:
+    """Return `value` when small, else what it was: an error must not echo a large body."""
+    if isinstance(value, str | int | float | bool | None):
+        return value if not isinstance(value, str) or len(value) <= 200 else value[:200] + "..."
+    return f"<{type(value).__name__}>"
+
+
+def validation_detail(error: ValidationError, prefix: str) -> list[dict[str, Any]]:
+    """Return pydantic's errors as the original sends them, each with its place under `prefix`, 20 at most."""
+    return [
+        {
+            "type": item["type"],
+            "loc": [prefix, *item["loc"]],
+            "msg": item["msg"],
+            "input": _bounded(item.get("input")),
+        }
+        for item in error.errors(include_url=False, include_context=False)[:20]
+    ]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, validated: what a route handler sees."""
+
+    context: ApiContext
+    request: web.Request
+    body: Any = None
+    query: Any = None
+
+    def path(self, name: str) -> str:
+        """Return the path parameter `name`."""
+        return self.request.match_info[name]
+
+    def path_id(self, name: str) -> int:
+        """Return the path parameter `name` as an id.
+
+        Raises:
+            HttpError: 422 when it is no positive 63-bit integer.
+        """
+        text = self.request.match_info[name]
+        value = parse_id(text)
+        if value is None:
+            raise unprocessable(["path", name], f"{name} must be a positive integer below 2^63", text, kind="int_parsing")
+        return value
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSpec:
+    """One public operation, as routed and as documented."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    query: type[BaseModel] | None = None
+    response: type[BaseModel] | None = None
+    status: int = 200
+    errors: tuple[int, ...] = ()
+    internal: bool = False
+    media_type: str = "application/json"
+
+
+@dataclass(slots=True)
+class RouteTable:
+    """The routes of one group, in the order in which they match."""
+
+    tag: str
+    specs: list[RouteSpec] = field(default_factory=list)
+
+    def add(self, method: str, path: str, summary: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Register the decorated handler under `method path`; `options` are the fields of `RouteSpec`."""
+
+        def register(handler: Handler) -> Handler:
+            self.specs.append(
+                RouteSpec(method=method, path=path, handler=handler, summary=summary, tag=self.tag, **options)
+            )
+            return handler
+
+        return register
+
+
+async def read_json(request: web.Request, *, required: bool) -> object:
+    """Return the request body as JSON; None when it is absent and not required.
+
+    Raises:
+        HttpError: 422 when the body is missing or no JSON, 413 when it is over the limit.
+    """
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise HttpError(413, f"request body is over {error.max_size} bytes; store large data by reference") from error
+    if not raw.strip():
+        if required:
+            raise unprocessable(["body"], "Field required", kind="missing")
+        return None
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise unprocessable(["body", error.pos], f"JSON decode error: {error.msg}", kind="json_invalid") from error
+
+
+def _query_dict(request: web.Request) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key in request.query:
+        found = request.query.getall(key)
+        values[key] = found if len(found) > 1 else found[0]
+    return values
+
+
+async def build_call(context: ApiContext, spec: RouteSpec, request: web.Request) -> Call:
+    """Validate `request` against `spec`.
+
+    Raises:
+        HttpError: 413 or 422.
+    """
+    call = Call(context=context, request=request)
+    if spec.query is not None:
+        try:
+            call.query = spec.query.model_validate(_query_dict(request))
+        except ValidationError as error:
+            raise HttpError(422, validation_detail(error, "query")) from error
+    if spec.body is not None:
+        data = await read_json(request, required=spec.body_required)
+        try:
+            call.body = spec.body.model_validate({} if data is None else data)
+        except ValidationError as error:
+            raise HttpError(422, validation_detail(error, "body")) from error
+        except RecursionError as error:
+            raise unprocessable(["body"], "the body is nested too deeply") from error
+    return call

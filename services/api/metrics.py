@@ -1,0 +1,23 @@
+"""Metrics of the API process. Labels are bounded: never an id, never a raw path."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+REQUEST_SECONDS = Histogram(
+    "noetl_http_request_seconds", "HTTP requests by route template", ["method", "route", "status"], buckets=LATENCY_BUCKETS
+)
+COMMIT_SECONDS = Histogram("noetl_ingest_commit_seconds", "Write transactions", buckets=LATENCY_BUCKETS)
+WRITE_BATCH_SIZE = Histogram(
+    "noetl_ingest_batch_writes", "Writes that shared one transaction", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+EVENTS_APPENDED = Counter("noetl_events_appended", "Events appended to the log")
+WRITE_REFUSED = Counter("noetl_ingest_refused", "Writes refused before they were tried", ["reason"])
+CLAIMS = Counter("noetl_command_claims", "Answers to command claims", ["outcome"])
+DECISIONS = Counter("noetl_decision_commits", "Decisions by outcome", ["outcome"])
+EXECUTIONS_STARTED = Counter("noetl_executions_started", "Executions started")
+EXECUTIONS_ENDED = Counter("noetl_executions_ended", "Executions ended", ["status"])
+OUTBOX_CLAIMED = Counter("noetl_outbox_claimed_rows", "Outbox rows handed to publishers")
+STREAM_READERS = Counter("noetl_event_stream_opened", "Event streams (SSE) opened")

@@ -1,0 +1,126 @@
+-- name: executable
+-- The entry to run: a version of a path, or the newest. $1 path text, $2 version smallint or NULL, $3 kinds text[]
+SELECT catalog_id, path, version, kind, content
+  FROM noetl.catalog
+ WHERE path = $1 AND ($2::smallint IS NULL OR version = $2) AND kind = ANY ($3::text[])
+ ORDER BY version DESC
+ LIMIT 1;
+
+-- name: executable_by_id
+-- $1 catalog id bigint, $2 kinds text[]
+SELECT catalog_id, path, version, kind, content
+  FROM noetl.catalog
+ WHERE catalog_id = $1 AND kind = ANY ($2::text[])
+ LIMIT 1;
+
+-- name: playbook
+-- $1 catalog id bigint
+SELECT catalog_id, path, version, kind, content FROM noetl.catalog WHERE catalog_id = $1 LIMIT 1;
+
+-- name: list_page
+-- Newest first. Rows of the original whose end never reached this table get it from their terminal event.
+-- $1 limit int (1..200), $2 offset int (0..5000), $3 status text or NULL
+SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.status) AS status,
+       COALESCE(e.start_time, e.created_at) AS start_time, COALESCE(e.end_time, t.created_at) AS end_time,
+       COALESCE(e.error, t.error) AS error, e.parent_execution_id, now() AS now
+  FROM noetl.execution e
+  JOIN noetl.catalog c ON c.catalog_id = e.catalog_id
+  LEFT JOIN LATERAL (
+        SELECT CASE WHEN v.event_type = 'execution.cancelled' THEN 'CANCELLED'
+                    WHEN v.event_type LIKE '%.failed' THEN 'FAILED' ELSE 'COMPLETED' END AS status,
+               v.created_at AT TIME ZONE 'UTC' AS created_at, v.error
+          FROM noetl.event v
+         WHERE e.stream_version = 0 AND v.execution_id = e.execution_id
+           AND v.event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed', 'command.failed',
+                                'playbook.completed', 'workflow.completed')
+         ORDER BY v.event_id DESC
+         LIMIT 1
+  ) t ON true
+ WHERE $3::text IS NULL OR COALESCE(t.status, e.status) = $3
+ ORDER BY COALESCE(e.start_time, e.created_at) DESC NULLS LAST, e.execution_id DESC
+ LIMIT $1 OFFSET $2;
+
+-- name: header
+-- One execution as the routes show it. $1 execution id bigint
+SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.status) AS status,
+       COALESCE(e.start_time, e.created_at) AS start_time, COALESCE(e.end_time, t.created_at) AS end_time,
+       COALESCE(e.error, t.error) AS error, e.parent_execution_id, e.state, e.stream_version, e.last_event_id, now() AS now
+  FROM noetl.execution e
+  JOIN noetl.catalog c ON c.catalog_id = e.catalog_id
+  LEFT JOIN LATERAL (
+        SELECT CASE WHEN v.event_type = 'execution.cancelled' THEN 'CANCELLED'
+                    WHEN v.event_type LIKE '%.failed' THEN 'FAILED' ELSE 'COMPLETED' END AS status,
+               v.created_at AT TIME ZONE 'UTC' AS created_at, v.error
+          FROM noetl.event v
+         WHERE e.stream_version = 0 AND v.execution_id = e.execution_id
+           AND v.event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed', 'command.failed',
+                                'playbook.completed', 'workflow.completed')
+         ORDER BY v.event_id DESC
+         LIMIT 1
+  ) t ON true
+ WHERE e.execution_id = $1
+ LIMIT 1;
+
+-- name: terminal_result
+-- The result of the terminal event. $1 execution id bigint
+SELECT event_type, context, result, error
+  FROM noetl.event
+ WHERE execution_id = $1 AND event_type IN ('playbook.completed', 'playbook.failed', 'execution.cancelled')
+ ORDER BY event_id DESC
+ LIMIT 1;
+
+-- name: newest_event
+-- $1 execution id bigint
+SELECT event_type, status, error FROM noetl.event WHERE execution_id = $1 ORDER BY event_id DESC LIMIT 1;
+
+-- name: count_events
+-- $1 execution id bigint, $2 event type text or NULL, $3 since event id bigint or NULL
+SELECT count(*)
+  FROM noetl.event
+ WHERE execution_id = $1 AND ($2::text IS NULL OR event_type = $2) AND ($3::bigint IS NULL OR event_id > $3);
+
+-- name: event_page
+-- Newest first. $1 execution id bigint, $2 event type text or NULL, $3 since event id bigint or NULL, $4 limit int, $5 offset int
+SELECT event_id, event_type, node_id, node_name, status, created_at, context, result, error, catalog_id,
+       parent_execution_id, parent_event_id, duration
+  FROM noetl.event
+ WHERE execution_id = $1 AND ($2::text IS NULL OR event_type = $2) AND ($3::bigint IS NULL OR event_id > $3)
+ ORDER BY event_id DESC
+ LIMIT $4 OFFSET $5;
+
+-- name: children
+-- Direct children, bounded. $1 execution ids bigint[]
+SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = ANY ($1::bigint[]) ORDER BY execution_id LIMIT 10000;
+
+-- name: watermarks
+-- Where each execution stands. $1 execution ids bigint[]
+SELECT execution_id, catalog_id, parent_execution_id, status, stream_version, decided_version, actionable_version
+  FROM noetl.execution
+ WHERE execution_id = ANY ($1::bigint[])
+ LIMIT 1000;
+
+-- name: stream
+-- Events of one execution after a version, in stream order. $1 execution id bigint, $2 after version bigint, $3 limit int
+SELECT event_id, execution_id, catalog_id, event_type, node_id, node_name, node_type, status,
+       CASE WHEN event_type = 'command.issued' THEN NULL ELSE context END AS context, result, meta, error, command_id,
+       stage_id, frame_id, worker_id, parent_event_id, parent_execution_id, stream_id, stream_version, event_time,
+       ingest_time, created_at AT TIME ZONE 'UTC' AS created_at
+  FROM noetl.event
+ WHERE execution_id = $1 AND aggregate_type = 'execution' AND stream_version > $2
+ ORDER BY stream_version
+ LIMIT $3;
+
+-- name: version_of_event
+-- $1 execution id bigint, $2 event id bigint
+SELECT stream_version
+  FROM noetl.event
+ WHERE execution_id = $1 AND event_id <= $2 AND aggregate_type = 'execution'
+ ORDER BY event_id DESC
+ LIMIT 1;
+
+-- name: command_by_event
+-- What a claim answers; immutable after insert, so read outside the lock. $1 command.issued event id bigint
+SELECT execution_id, command_id, event_id, step_name, tool_kind, context::text AS context, meta
+  FROM noetl.command
+ WHERE event_id = $1
+ LIMIT 1;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from services.api.bus import Bus
     from services.api.crypto import Cipher
     from services.api.identity import IdSource
+    from services.api.playbooks import PlaybookCatalog
     from services.api.store.database import Database
     from services.api.store.stream_writer import StreamWriter
     from shared.platform.settings import ApiSettings
@@ -24,4 +26,6 @@ class ApiContext:
     ids: IdSource
     bus: Bus
     cipher: Cipher
+    playbooks: PlaybookCatalog
+    stopping: asyncio.Event
     started_at_monotonic: float

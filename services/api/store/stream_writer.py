@@ -35,6 +35,7 @@ SUBMIT_TIMEOUT_SECONDS = 30.0  # a write not committed by then is answered 503; 
 CONFLICT_RETRIES = 3  # deadlocks and serialization failures of one batch, before its operations are tried alone
 
 T = TypeVar("T")
+OperationT = TypeVar("OperationT", bound="Operation[Any]")
 
 _TRANSIENT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _UNAVAILABLE = (
@@ -129,6 +130,28 @@ class StreamWriter:
         except TimeoutError:
             WRITE_REFUSED.labels(reason="timeout").inc()
             raise overloaded("ack_timeout", "the write was not committed in time; send it again") from None
+
+    async def submit_all(
+        self, operations: Sequence[OperationT], *, failed: Callable[[OperationT, HttpError], T]
+    ) -> list[T]:
+        """Run many operations at once and return their answers in order; `failed` turns a refusal into an answer.
+
+        Raises:
+            HttpError: what `failed` raises.
+        """
+
+        async def one(operation: OperationT) -> T:
+            try:
+                return await self.submit(operation)
+            except HttpError as error:
+                return failed(operation, error)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(operation)) for operation in operations]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the lanes until `stop`, then finish what is queued."""

@@ -1,0 +1,319 @@
+"""The API process: opens its resources, mounts the routes, serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from services.api.bus import Bus
+from services.api.context import ApiContext
+from services.api.crypto import Cipher
+from services.api.http import HttpError, RouteSpec, RouteTable, build_call, error_reply
+from services.api.identity import lease_ids
+from services.api.metrics import REQUEST_SECONDS
+from services.api.playbooks import PlaybookCatalog
+from services.api.routes import (
+    catalog,
+    commands,
+    credentials,
+    documents,
+    events,
+    execution,
+    executions,
+    health,
+    internal,
+    keychain,
+    results,
+    runtime,
+    stream,
+    variables,
+)
+from services.api.store.database import Database
+from services.api.store.migrate import MigrationError
+from services.api.store.migrate import migrate as migrate_database
+from services.api.store.stream_batch import WireOptions
+from services.api.store.stream_writer import StreamWriter
+from shared.messaging.connection import connect
+from shared.platform.lifecycle import run_service
+from shared.platform.logging import configure_logging
+from shared.platform.settings import ApiSettings
+from shared.platform.tracing import extract, span
+from shared.wire.ids import SnowflakeLayout
+from shared.wire.subjects import STREAM_WAKE_SUBJECT
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE_SECONDS = 75.0  # aiohttp's AppRunner default is 3630 s (libraries.md section 5)
+RECONNECT_SECONDS = 1.0  # between attempts to reach NATS at start; afterwards the client reconnects itself
+CORS_MAX_AGE_SECONDS = 600  # the original's preflight lifetime
+
+TABLES: tuple[RouteTable, ...] = (
+    health.routes,
+    documents.routes,
+    execution.routes,
+    stream.routes,
+    executions.routes,
+    events.routes,
+    commands.routes,
+    catalog.routes,
+    runtime.routes,
+    credentials.routes,
+    keychain.routes,
+    variables.routes,
+    results.routes,
+    internal.routes,
+)
+
+CONTEXT: web.AppKey[ApiContext] = web.AppKey("context", ApiContext)
+
+
+def database_dsn(settings: ApiSettings) -> str:
+    """Return the DSN in force: NOETL_POSTGRES_DSN, or one built from the POSTGRES_* settings."""
+    given = settings.noetl_postgres_dsn.get_secret_value()
+    if given:
+        return given
+    user, password = quote(settings.postgres_user, safe=""), quote(settings.postgres_password.get_secret_value(), safe="")
+    login = f"{user}:{password}" if password else user
+    return f"postgresql://{login}@{settings.postgres_host}:{settings.postgres_port}/{quote(settings.postgres_db, safe='')}"
+
+
+def check_internal_token(request: web.Request, token: str) -> None:
+    """Let only the holder of the internal token pass.
+
+    Raises:
+        HttpError: 503 when no token is configured, 403 otherwise; the texts are the original's.
+    """
+    if not token.strip():
+        raise HttpError(
+            503,
+            "Internal API not configured: NOETL_INTERNAL_API_TOKEN env var unset on the server.  Set it to the system worker "
+            "pool's ServiceAccount token before calling /api/internal/* endpoints.",
+        )
+    header = request.headers.get("Authorization", "")
+    if not header:
+        raise HttpError(403, "Internal API requires Authorization header with Bearer token.")
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        raise HttpError(403, "Internal API requires 'Bearer <token>' Authorization scheme.")
+    if not hmac.compare_digest(given.strip().encode(), token.strip().encode()):
+        raise HttpError(403, "Invalid service-account token for /api/internal/*.")
+
+
+def _mounted(spec: RouteSpec, token: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        context = request.app[CONTEXT]
+        started = time.perf_counter()
+        status = 500
+        try:
+            with span(f"{spec.method} {spec.path}", parent=extract(request.headers)):
+                if spec.internal:
+                    check_internal_token(request, token)
+                response = await spec.handler(await build_call(context, spec, request))
+                status = response.status
+                return response
+        except HttpError as error:
+            status = error.status
+            return error_reply(error)
+        except (TimeoutError, OSError) as error:
+            status = 503
+            log.warning("dependency unavailable", extra={"route": spec.path, "error": type(error).__name__})
+            return error_reply(_unavailable())
+        finally:
+            REQUEST_SECONDS.labels(spec.method, spec.path, str(status)).observe(time.perf_counter() - started)
+
+    return handle
+
+
+def _unavailable() -> HttpError:
+    return HttpError(
+        503, {"code": "db_unavailable", "message": "the database is unavailable; try again"}, headers={"Retry-After": "1"}
+    )
+
+
+def _path_pattern(path: str) -> str:
+    """Return the aiohttp pattern of a documented path: `{path}` of the catalog matches slashes."""
+    return path.replace("{path}", "{path:.+}")
+
+
+@web.middleware
+async def edge(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Turn what no route answers into the original's JSON errors; add CORS."""
+    try:
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            response: web.StreamResponse = web.Response(text="OK", headers=_preflight(request))
+        else:
+            response = await handler(request)
+    except web.HTTPException as error:
+        response = _plain_error(error)
+    except Exception as error:  # noqa: BLE001 - the boundary of a request: it must be answered, without a stack trace
+        response = _unexpected(request, error)
+    origin = request.headers.get("Origin")
+    if origin and not response.prepared:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.headers.add("Vary", "Origin")
+    return response
+
+
+def _preflight(request: web.Request) -> dict[str, str]:
+    return {
+        "Access-Control-Allow-Methods": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+        "Access-Control-Max-Age": str(CORS_MAX_AGE_SECONDS),
+        "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", "*"),
+    }
+
+
+def _plain_error(error: web.HTTPException) -> web.Response:
+    if 300 <= error.status < 400:
+        raise error
+    details = {404: "Not Found", 405: "Method Not Allowed"}
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return error_reply(HttpError(error.status, details.get(error.status, error.reason), headers=headers))
+
+
+def _unexpected(request: web.Request, error: Exception) -> web.Response:
+    if type(error).__module__.startswith("asyncpg"):
+        log.warning("database refused", extra={"path": request.path, "error": type(error).__name__})
+        return error_reply(_unavailable())
+    log.exception("request failed", extra={"path": request.path})
+    return error_reply(HttpError(500, "internal error; it has been logged"))
+
+
+def build_app(context: ApiContext) -> web.Application:
+    """Return the application with every route mounted on `context`."""
+    app = web.Application(middlewares=[edge], client_max_size=context.settings.noetl_max_body_bytes)
+    app[CONTEXT] = context
+    token = context.settings.noetl_internal_api_token.get_secret_value()
+    for table in TABLES:
+        for spec in table.specs:
+            app.router.add_route(spec.method, _path_pattern(spec.path), _mounted(spec, token))
+    return app
+
+
+async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: asyncio.Event) -> ApiContext:
+    """Open the resources of one API process; `stack` closes them.
+
+    Raises:
+        OSError, asyncpg.PostgresError: Postgres cannot be used.
+        RuntimeError: no node number is free.
+    """
+    dsn = database_dsn(settings)
+    database = await Database.open(
+        dsn, size_min=settings.noetl_postgres_pool_min, size_max=settings.noetl_postgres_pool_max
+    )
+    stack.push_async_callback(database.close)
+    ids = await lease_ids(dsn, node_id=settings.noetl_snowflake_node_id, layout=SnowflakeLayout(settings.noetl_snowflake_layout))
+    stack.push_async_callback(ids.close)
+    bus = Bus()
+    writer = StreamWriter(
+        database,
+        lanes=settings.noetl_ingest_lanes,
+        queue_max=settings.noetl_ingest_queue_max,
+        batch_max=settings.noetl_ingest_batch_max,
+        wire=WireOptions(
+            server_url=settings.noetl_server_url,
+            routing_enabled=settings.noetl_command_routing_enabled,
+            event_partitions=settings.noetl_event_partitions,
+        ),
+        next_id=ids.next,
+        on_commit=bus.committed,
+    )
+    return ApiContext(
+        settings=settings,
+        database=database,
+        writer=writer,
+        ids=ids,
+        bus=bus,
+        cipher=Cipher.from_settings(settings),
+        playbooks=PlaybookCatalog(database),
+        stopping=stopping,
+        started_at_monotonic=time.monotonic(),
+    )
+
+
+async def _attach_nats(context: ApiContext, stop: asyncio.Event) -> None:
+    """Connect the bus; the API serves without it meanwhile, because NATS is only the wake-up."""
+    settings = context.settings
+    while not stop.is_set():
+        try:
+            connection = await connect(settings.nats_url, name="playhead-api")
+        except (OSError, TimeoutError) as error:
+            log.warning("nats unavailable", extra={"error": type(error).__name__})
+            await _pause(stop, RECONNECT_SECONDS)
+            continue
+        try:
+            await connection.subscribe(f"{STREAM_WAKE_SUBJECT}.*", cb=_waker(context.bus))
+            context.bus.attach(connection)
+            context.bus.kick()
+            await stop.wait()
+        finally:
+            await connection.close()
+
+
+def _waker(bus: Bus) -> Callable[[Any], Awaitable[None]]:
+    async def on_message(message: Any) -> None:
+        bus.on_message(message.subject)
+
+    return on_message
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop`, then finish what runs: no new requests, open writes committed, streams closed."""
+    drained = asyncio.Event()  # set after the HTTP side is down, so that its last writes still find their lanes
+    async with AsyncExitStack() as stack:
+        context = await open_context(settings, stack, stop)
+        runner = web.AppRunner(
+            build_app(context),
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            shutdown_timeout=settings.noetl_shutdown_seconds / 2,
+            auto_decompress=True,
+        )
+        await runner.setup()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(context.writer.run(drained))
+            group.create_task(context.bus.run(drained))
+            group.create_task(_attach_nats(context, stop))
+            site = web.TCPSite(runner, settings.noetl_host, settings.noetl_port, backlog=1024)
+            await site.start()
+            log.info("serving", extra={"host": settings.noetl_host, "port": settings.noetl_port, "node": context.ids.node_id})
+            await stop.wait()
+            await runner.cleanup()
+            drained.set()
+            context.bus.kick()
+
+
+def run() -> int:
+    """Run `playhead api` and return its exit code."""
+    return run_service("api", ApiSettings(), main)
+
+
+def migrate() -> int:
+    """Run `playhead migrate`: bring the schema up to date; 0 when it is."""
+    settings = ApiSettings()
+    configure_logging("migrate", settings.noetl_log_level, settings.noetl_log_format)
+    try:
+        applied = asyncio.run(migrate_database(database_dsn(settings)))
+    except (MigrationError, OSError) as error:
+        log.error("migration failed", extra={"error": str(error)})  # noqa: TRY400 - the message is the whole story
+        return 1
+    log.info("schema is up to date", extra={"applied": applied})
+    return 0
+
+

@@ -1,0 +1,216 @@
+"""Request bodies and queries of executions, events and commands. Lax like the original: digits in strings are integers,
+unknown fields are ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from shared.wire.types import ID_MAX, parse_id
+
+NAME_MAX = 1024  # characters of a step, event or worker name
+REASON_MAX = 2000  # characters of a reason that a person gives
+
+
+def _lax_id(value: object) -> object:
+    parsed = parse_id(value)
+    return value if parsed is None else parsed
+
+
+def _text_or_int(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Id = Annotated[int, BeforeValidator(_lax_id), Field(gt=0, le=ID_MAX)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+
+
+class Lax(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class ExecuteBody(Lax):
+    """Body of `POST /api/execute`."""
+
+    path: str | None = Field(None, max_length=NAME_MAX, description="catalog path; this or `catalog_id`")
+    catalog_id: Id | None = Field(None, description="catalog entry; wins over `path`")
+    version: Annotated[int | str | None, Field(description='version, digits, or "latest"')] = None
+    resource_kind: str | None = Field(None, description="playbook or agent")
+    payload: dict[str, Any] | None = Field(None, description="merged over the playbook's workload")
+    workload: dict[str, Any] | None = Field(None, description="as `payload`, and wins over it")
+    parent_execution_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _one_identifier(self) -> ExecuteBody:
+        if not self.path and self.catalog_id is None:
+            raise ValueError("Either 'path' or 'catalog_id' must be provided")
+        return self
+
+
+class ExecuteReply(BaseModel):
+    """Answer of `POST /api/execute`."""
+
+    execution_id: str
+    status: str
+    commands_generated: int
+
+
+class EventItem(Lax):
+    """One event of a batch."""
+
+    step: Name = Field(validation_alias=AliasChoices("step", "node_name"))
+    name: Name = Field(validation_alias=AliasChoices("name", "event_type"))
+    payload: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("payload", "context"))
+    meta: dict[str, Any] | None = None
+    actionable: bool = False
+    informative: bool = True
+    event_id: int | str | None = None
+
+
+class EventBody(EventItem):
+    """Body of `POST /api/events`, in the dialect of either worker."""
+
+    execution_id: Id
+    worker_id: str | None = Field(None, max_length=NAME_MAX)
+    actionable: bool = True
+
+
+class BatchBody(Lax):
+    """Body of `POST /api/events/batch`."""
+
+    execution_id: Id
+    events: list[EventItem]
+    worker_id: str | None = Field(None, max_length=NAME_MAX)
+
+
+class ClaimBody(Lax):
+    """Body of `POST /api/commands/{event_id}/claim`."""
+
+    worker_id: Name
+    locality: dict[str, Any] | None = None
+
+
+class CancelBody(Lax):
+    """Body of `POST /api/executions/{execution_id}/cancel`; may be absent."""
+
+    reason: str = Field("User requested cancellation", max_length=REASON_MAX)
+    cascade: bool = True
+
+
+class PageQuery(Lax):
+    """Paging of event lists."""
+
+    page: int = Field(1, ge=1, le=1_000_000)
+    page_size: int = Field(100, ge=10, le=500)
+    since_event_id: int | None = Field(None, ge=0, le=ID_MAX)
+    event_type: str | None = Field(None, max_length=NAME_MAX)
+
+
+class DetailQuery(PageQuery):
+    """Query of `GET /api/executions/{execution_id}`."""
+
+    include_events: bool = True
+
+
+class ListQuery(Lax):
+    """Query of `GET /api/executions`."""
+
+    page: int = Field(1, ge=1, le=1_000_000)
+    page_size: int = Field(100, ge=1)
+    status: str | None = Field(None, max_length=32)
+
+
+class StatusQuery(Lax):
+    """Query of `GET /api/executions/{execution_id}/status`."""
+
+    full: bool = False
+
+
+class StreamQuery(Lax):
+    """Query of the event stream."""
+
+    after_version: int = Field(0, ge=0, le=ID_MAX, description="resume after this stream version")
+
+
+class OutboxClaimBody(Lax):
+    """Body of `POST /api/internal/outbox/claim`."""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class MarkPublishedBody(Lax):
+    """Body of `POST /api/internal/outbox/mark-published`."""
+
+    outbox_ids: list[Id] = Field(min_length=1, max_length=10_000)
+
+
+class MarkFailedBody(Lax):
+    """Body of `POST /api/internal/outbox/mark-failed`."""
+
+    outbox_id: Id
+    error: str
+    attempts: int = Field(1, ge=1, le=1_000_000)
+    max_delay_seconds: int = Field(300, ge=1, le=86_400)
+
+
+class ProjectBody(Lax):
+    """Body of `POST /api/internal/events/project`."""
+
+    events: list[dict[str, Any]] = Field(min_length=1, max_length=5000)
+    projections: dict[str, Any] | None = None
+
+
+class LoadItem(Lax):
+    """One execution to load."""
+
+    execution_id: Id
+    after_version: int = Field(0, ge=0, le=ID_MAX)
+
+
+class LoadBody(Lax):
+    """Body of `POST /api/internal/executions/load`."""
+
+    executions: list[LoadItem] = Field(min_length=1, max_length=200)
+
+
+class DecisionItem(Lax):
+    """One decision to commit."""
+
+    execution_id: Id
+    expected_decided_version: int = Field(ge=0, le=ID_MAX)
+    decided_version: int = Field(ge=0, le=ID_MAX)
+    effects: list[dict[str, Any]] = Field(default_factory=list)
+    state: dict[str, Any] | None = None
+
+
+class CommitBody(Lax):
+    """Body of `POST /api/internal/executions/commit`."""
+
+    decisions: list[DecisionItem] = Field(min_length=1, max_length=200)
+
+
+class ReconcileBody(Lax):
+    """Body of `POST /api/internal/reconcile`."""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class DeadLetterBody(Lax):
+    """Body of `POST /api/internal/dead-letters`."""
+
+    source: Name
+    subject: str | None = None
+    msg_id: str | None = None
+    payload: Any = None
+    reason: str
+    deliveries: int = Field(ge=0, le=1_000_000)
+    execution_id: Id | None = None
+
+
+class DeadLetterQuery(Lax):
+    """Query of `GET /api/internal/dead-letters`."""
+
+    limit: int = Field(100, ge=1, le=1000)

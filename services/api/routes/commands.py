@@ -1,0 +1,80 @@
+"""GET /api/commands/{event_id} and its claim. The handle is the id of the `command.issued` event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from services.api.http import Call, HttpError, RouteTable, not_found, reply
+from services.api.metrics import CLAIMS
+from services.api.models import ClaimBody
+from services.api.redaction import redact
+from services.api.store.claim import ClaimCommand, ClaimPolicy
+from services.api.store.queries import queries
+
+if TYPE_CHECKING:
+    import asyncpg
+
+routes = RouteTable("commands")
+
+_SQL = queries("execution")
+
+
+async def _command(call: Call) -> asyncpg.Record:
+    event_id = call.path_id("event_id")
+    row = await call.context.database.fetchrow(_SQL["command_by_event"], event_id)
+    if row is None:
+        raise not_found(f"command not found: {event_id}")
+    return row
+
+
+def _document(row: Mapping[str, Any], context: object, meta: object) -> dict[str, Any]:
+    return {
+        "execution_id": row["execution_id"],
+        "node_id": row["step_name"],
+        "node_name": row["step_name"],
+        "action": row["tool_kind"],
+        "context": context,
+        "meta": meta,
+    }
+
+
+@routes.add("GET", "/api/commands/{event_id}", "Show a command, secrets redacted", errors=(404,))
+async def get_command(call: Call) -> web.StreamResponse:
+    """Answer the command without claiming it."""
+    row = await _command(call)
+    context = orjson.loads(row["context"]) if row["context"] else {}
+    return reply(_document(row, redact(context), redact(row["meta"] or {})))
+
+
+@routes.add("POST", "/api/commands/{event_id}/claim", "Claim a command", body=ClaimBody, errors=(404, 409, 503))
+async def claim_command(call: Call) -> web.StreamResponse:
+    """Claim the command for a worker, or say with 409 why the message can be dropped."""
+    body: ClaimBody = call.body
+    row = await _command(call)
+    settings = call.context.settings
+    operation = ClaimCommand(
+        row["execution_id"],
+        row["command_id"],
+        worker_id=body.worker_id,
+        locality=body.locality,
+        policy=ClaimPolicy(
+            lease=timedelta(seconds=settings.noetl_command_claim_lease_seconds),
+            heartbeat_stale=timedelta(seconds=settings.noetl_command_worker_heartbeat_stale_seconds),
+            attempts_max=settings.noetl_command_attempts_max,
+        ),
+    )
+    try:
+        claimed = await call.context.writer.submit(operation)
+    except HttpError as refusal:
+        detail = refusal.detail
+        CLAIMS.labels(outcome=str(detail.get("code")) if isinstance(detail, dict) else str(refusal.status)).inc()
+        raise
+    CLAIMS.labels(outcome="renewed" if claimed.renewed else "claimed").inc()
+    meta = {**(row["meta"] or {}), "attempt": claimed.attempt}
+    context = orjson.Fragment(row["context"]) if row["context"] else {}
+    return reply({"status": "ok", "event_id": row["event_id"], **_document(row, context, meta)})

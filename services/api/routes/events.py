@@ -1,0 +1,96 @@
+"""POST /api/events and /api/events/batch: what workers report."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from aiohttp import web
+
+from services.api.http import Call, RouteTable, reply, unprocessable
+from services.api.ingest import normalise, share_command_id
+from services.api.models import NAME_MAX, BatchBody, EventBody
+from services.api.store.append import AppendEvents, Appended
+from services.api.store.queries import queries
+
+routes = RouteTable("events")
+
+_SQL = queries("stream")
+
+
+def _idempotency_key(call: Call) -> str | None:
+    key = call.request.headers.get("Idempotency-Key") or call.request.headers.get("X-Idempotency-Key")
+    if key is not None and len(key) > NAME_MAX:
+        raise unprocessable(["header", "Idempotency-Key"], f"an idempotency key has at most {NAME_MAX} characters")
+    return key or None
+
+
+async def _stored_ids(call: Call, execution_id: int, appended: Appended) -> list[int]:
+    """Return the ids of the request, reading those of an earlier copy from the log."""
+    if not appended.duplicate:
+        return list(appended.event_ids)
+    last = appended.first_version + appended.count - 1
+    rows = await call.context.database.fetch(_SQL["events_of_batch"], execution_id, appended.first_version, last)
+    return [row["event_id"] for row in rows]
+
+
+def _lease(call: Call) -> timedelta:
+    return timedelta(seconds=call.context.settings.noetl_command_claim_lease_seconds)
+
+
+@routes.add("POST", "/api/events", "Report one event", body=EventBody, errors=(404, 413, 503))
+async def post_event(call: Call) -> web.StreamResponse:
+    """Store one event; the answer follows the commit."""
+    body: EventBody = call.body
+    event = normalise(
+        body.model_dump(exclude={"execution_id"}),
+        worker_id=body.worker_id,
+        location=["body"],
+        inline_max_bytes=call.context.settings.noetl_event_inline_max_bytes,
+    )
+    request_id = call.context.ids.next()
+    appended = await call.context.writer.submit(
+        AppendEvents(
+            body.execution_id, [event], request_id=request_id, idempotency_key=_idempotency_key(call), lease=_lease(call)
+        )
+    )
+    ids = await _stored_ids(call, body.execution_id, appended)
+    return reply({"status": "ok", "event_id": ids[0] if ids else 0, "commands_generated": 0})
+
+
+@routes.add("POST", "/api/events/batch", "Report several events as one unit", body=BatchBody, status=202, errors=(404, 413, 503))
+async def post_batch(call: Call) -> web.StreamResponse:
+    """Store a batch atomically; the same Idempotency-Key stores nothing twice and gets the same answer."""
+    body: BatchBody = call.body
+    settings = call.context.settings
+    if len(body.events) > settings.noetl_batch_max_events_per_request:
+        raise unprocessable(
+            ["body", "events"],
+            f"Batch contains {len(body.events)} events; limit is {settings.noetl_batch_max_events_per_request}",
+        )
+    events = share_command_id(
+        [
+            normalise(
+                item.model_dump(),
+                worker_id=body.worker_id,
+                location=["body", "events", index],
+                inline_max_bytes=settings.noetl_event_inline_max_bytes,
+            )
+            for index, item in enumerate(body.events)
+        ]
+    )
+    key = _idempotency_key(call)
+    appended = await call.context.writer.submit(
+        AppendEvents(body.execution_id, events, request_id=call.context.ids.next(), idempotency_key=key, lease=_lease(call))
+    )
+    return reply(
+        {
+            "status": "accepted",
+            "request_id": str(appended.request_id),
+            "event_ids": await _stored_ids(call, body.execution_id, appended),
+            "commands_generated": 0,
+            "queue_depth": call.context.writer.queue_depth,
+            "duplicate": appended.duplicate,
+            "idempotency_key": key,
+        },
+        status=202,
+    )

@@ -1,0 +1,31 @@
+"""The same HTTP loop as `POST /api/events`, without a database: read, validate, answer. The yardstick of bench (a)."""
+
+from __future__ import annotations
+
+import sys
+
+import uvloop
+from aiohttp import web
+
+from services.api.http import RouteSpec, build_call, reply
+from services.api.ingest import normalise
+from services.api.models import EventBody
+
+
+async def handle(request: web.Request) -> web.Response:
+    spec: RouteSpec = request.app["spec"]
+    call = await build_call(None, spec, request)  # type: ignore[arg-type]
+    normalise(call.body.model_dump(exclude={"execution_id"}), worker_id=None, location=["body"], inline_max_bytes=1 << 20)
+    return reply({"status": "ok", "event_id": 1, "commands_generated": 0})
+
+
+def main() -> None:
+    app = web.Application()
+    app["spec"] = RouteSpec(method="POST", path="/api/events", handler=handle, summary="", tag="", body=EventBody)  # type: ignore[arg-type]
+    app.router.add_post("/api/events", handle)
+    uvloop.install()
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

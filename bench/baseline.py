@@ -15,7 +15,9 @@ from services.api.models import EventBody
 async def handle(request: web.Request) -> web.Response:
     spec: RouteSpec = request.app["spec"]
     call = await build_call(None, spec, request)  # type: ignore[arg-type]
-    normalise(call.body.model_dump(exclude={"execution_id"}), worker_id=None, location=["body"], inline_max_bytes=1 << 20)
+    normalise(
+        call.body.model_dump(exclude={"execution_id"}), worker_id=None, location=["body"], inline_max_bytes=1 << 20
+    )
     return reply({"status": "ok", "event_id": 1, "commands_generated": 0})
 
 

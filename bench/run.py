@@ -41,7 +41,8 @@ def step(name: str, targets: list[str], kind: str = "python") -> str:
 
 def document(name: str, steps: list[str]) -> str:
     return (
-        f"apiVersion: noetl.io/v2\nkind: Playbook\nmetadata:\n  name: {name}\n  path: bench/{name}\nworkflow:\n" + "".join(steps)
+        f"apiVersion: noetl.io/v2\nkind: Playbook\nmetadata:\n  name: {name}\n  path: bench/{name}\nworkflow:\n"
+        + "".join(steps)
     )
 
 
@@ -82,7 +83,13 @@ async def bench_events(session: aiohttp.ClientSession, api: str, requests: int) 
     ids = [(await post(session, f"{api}/api/execute", {"path": "bench/one_step"}))["execution_id"] for _ in range(50)]
     bodies = [
         json.dumps(
-            {"execution_id": item, "step": "start", "name": "progress", "payload": {"done": 1, "note": "bench"}, "worker_id": "b"}
+            {
+                "execution_id": item,
+                "step": "start",
+                "name": "progress",
+                "payload": {"done": 1, "note": "bench"},
+                "worker_id": "b",
+            }
         ).encode()
         for item in ids
     ]
@@ -99,7 +106,10 @@ async def bench_events(session: aiohttp.ClientSession, api: str, requests: int) 
         baseline.terminate()
         baseline.wait(10)
     print(f"(a) without a database  {plain.rate:8.0f} /s   p50 {plain.p50_ms:6.2f} ms   p99 {plain.p99_ms:6.2f} ms")
-    print(f"    POST /api/events    {real.rate:8.0f} /s   p50 {real.p50_ms:6.2f} ms   p99 {real.p99_ms:6.2f} ms   errors {real.errors}")
+    print(
+        f"    POST /api/events    {real.rate:8.0f} /s   p50 {real.p50_ms:6.2f} ms   p99 {real.p99_ms:6.2f} ms   "
+        f"errors {real.errors}"
+    )
     print(f"    ratio {real.rate / plain.rate:.2f}")
 
 
@@ -116,7 +126,9 @@ async def wait_http(session: aiohttp.ClientSession, url: str) -> None:
 async def bench_latency(session: aiohttp.ClientSession, api: str, runs: int) -> None:
     await execute_and_follow(session, api, "bench/two_step")
     times = [await execute_and_follow(session, api, "bench/two_step") * 1000 for _ in range(runs)]
-    print(f"(b) 2 steps             p50 {percentile(times, 0.5):6.1f} ms   p99 {percentile(times, 0.99):6.1f} ms   runs {runs}")
+    print(
+        f"(b) 2 steps             p50 {percentile(times, 0.5):6.1f} ms   p99 {percentile(times, 0.99):6.1f} ms   runs {runs}"
+    )
 
 
 async def bench_throughput(session: aiohttp.ClientSession, api: str, runs: int, parallel: int) -> None:

@@ -12,6 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
+from shared.messaging.connection import connect
+from shared.platform.lifecycle import run_service
+from shared.platform.logging import configure_logging
+from shared.platform.tracing import extract, span
 
 from services.api.bus import Bus
 from services.api.context import ApiContext
@@ -41,11 +45,7 @@ from services.api.store.migrate import MigrationError
 from services.api.store.migrate import migrate as migrate_database
 from services.api.store.stream_batch import WireOptions
 from services.api.store.stream_writer import StreamWriter
-from shared.messaging.connection import connect
-from shared.platform.lifecycle import run_service
-from shared.platform.logging import configure_logging
 from shared.platform.settings import ApiSettings
-from shared.platform.tracing import extract, span
 from shared.wire.ids import SnowflakeLayout
 from shared.wire.subjects import STREAM_WAKE_SUBJECT
 
@@ -80,9 +80,14 @@ def database_dsn(settings: ApiSettings) -> str:
     given = settings.noetl_postgres_dsn.get_secret_value()
     if given:
         return given
-    user, password = quote(settings.postgres_user, safe=""), quote(settings.postgres_password.get_secret_value(), safe="")
+    user, password = (
+        quote(settings.postgres_user, safe=""),
+        quote(settings.postgres_password.get_secret_value(), safe=""),
+    )
     login = f"{user}:{password}" if password else user
-    return f"postgresql://{login}@{settings.postgres_host}:{settings.postgres_port}/{quote(settings.postgres_db, safe='')}"
+    return (
+        f"postgresql://{login}@{settings.postgres_host}:{settings.postgres_port}/{quote(settings.postgres_db, safe='')}"
+    )
 
 
 def check_internal_token(request: web.Request, token: str) -> None:
@@ -134,7 +139,9 @@ def _mounted(spec: RouteSpec, token: str) -> Callable[[web.Request], Awaitable[w
 
 def _unavailable() -> HttpError:
     return HttpError(
-        503, {"code": "db_unavailable", "message": "the database is unavailable; try again"}, headers={"Retry-After": "1"}
+        503,
+        {"code": "db_unavailable", "message": "the database is unavailable; try again"},
+        headers={"Retry-After": "1"},
     )
 
 
@@ -144,7 +151,9 @@ def _path_pattern(path: str) -> str:
 
 
 @web.middleware
-async def edge(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def edge(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Turn what no route answers into the original's JSON errors; add CORS."""
     try:
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
@@ -210,7 +219,9 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         dsn, size_min=settings.noetl_postgres_pool_min, size_max=settings.noetl_postgres_pool_max
     )
     stack.push_async_callback(database.close)
-    ids = await lease_ids(dsn, node_id=settings.noetl_snowflake_node_id, layout=SnowflakeLayout(settings.noetl_snowflake_layout))
+    ids = await lease_ids(
+        dsn, node_id=settings.noetl_snowflake_node_id, layout=SnowflakeLayout(settings.noetl_snowflake_layout)
+    )
     stack.push_async_callback(ids.close)
     bus = Bus()
     writer = StreamWriter(
@@ -292,7 +303,9 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             group.create_task(_attach_nats(context, stop))
             site = web.TCPSite(runner, settings.noetl_host, settings.noetl_port, backlog=1024)
             await site.start()
-            log.info("serving", extra={"host": settings.noetl_host, "port": settings.noetl_port, "node": context.ids.node_id})
+            log.info(
+                "serving", extra={"host": settings.noetl_host, "port": settings.noetl_port, "node": context.ids.node_id}
+            )
             await stop.wait()
             await runner.cleanup()
             drained.set()
@@ -315,5 +328,3 @@ def migrate() -> int:
         return 1
     log.info("schema is up to date", extra={"applied": applied})
     return 0
-
-

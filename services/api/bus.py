@@ -28,7 +28,6 @@ class Connection(Protocol):
         ...
 
 
-
 class TooManyReadersError(Exception):
     """The process serves `READERS_MAX` event streams already."""
 

@@ -37,7 +37,9 @@ def not_found(detail: str) -> HttpError:
     return HttpError(404, detail)
 
 
-def unprocessable(location: list[str | int], message: str, value: object = None, *, kind: str = "value_error") -> HttpError:
+def unprocessable(
+    location: list[str | int], message: str, value: object = None, *, kind: str = "value_error"
+) -> HttpError:
     """Return a 422 in the validation shape of the original: a list that names the place and the fix."""
     return HttpError(422, [{"type": kind, "loc": location, "msg": message, "input": _bounded(value)}])
 
@@ -110,7 +112,9 @@ class Call:
         text = self.request.match_info[name]
         value = parse_id(text)
         if value is None:
-            raise unprocessable(["path", name], f"{name} must be a positive integer below 2^63", text, kind="int_parsing")
+            raise unprocessable(
+                ["path", name], f"{name} must be a positive integer below 2^63", text, kind="int_parsing"
+            )
         return value
 
 

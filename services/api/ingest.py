@@ -78,7 +78,9 @@ def normalise(
     result = _result(payload, status=status, command_id=command_id, worker_id=worker_id, where=where)
     response, has_response = _response(event_type, payload)
     if has_response and len(orjson.dumps(response, default=str)) > inline_max_bytes:
-        raise HttpError(413, f"{'.'.join(map(str, where))}.response is over {inline_max_bytes} bytes: PUT /api/result first")
+        raise HttpError(
+            413, f"{'.'.join(map(str, where))}.response is over {inline_max_bytes} bytes: PUT /api/result first"
+        )
     return IncomingEvent(
         event_type=event_type,
         step=item["step"],
@@ -143,7 +145,8 @@ def _result(
         extra = sorted(set(given) - RESULT_KEYS)
         if extra:
             raise unprocessable(
-                [*where, "result"], f"payload.result includes unsupported keys: {', '.join(extra)}; put data in payload.response"
+                [*where, "result"],
+                f"payload.result includes unsupported keys: {', '.join(extra)}; put data in payload.response",
             )
         document["status"] = normalised_status(given.get("status"), status)
         for key in ("reference", "context"):

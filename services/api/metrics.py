@@ -7,7 +7,10 @@ from prometheus_client import Counter, Histogram
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 REQUEST_SECONDS = Histogram(
-    "noetl_http_request_seconds", "HTTP requests by route template", ["method", "route", "status"], buckets=LATENCY_BUCKETS
+    "noetl_http_request_seconds",
+    "HTTP requests by route template",
+    ["method", "route", "status"],
+    buckets=LATENCY_BUCKETS,
 )
 COMMIT_SECONDS = Histogram("noetl_ingest_commit_seconds", "Write transactions", buckets=LATENCY_BUCKETS)
 WRITE_BATCH_SIZE = Histogram(

@@ -39,7 +39,12 @@ class PlaybookCatalog:
         self._parsed: OrderedDict[int, Playbook] = OrderedDict()
 
     async def find(
-        self, *, path: str | None, catalog_id: int | None, version: int | None, kinds: tuple[str, ...] = EXECUTABLE_KINDS
+        self,
+        *,
+        path: str | None,
+        catalog_id: int | None,
+        version: int | None,
+        kinds: tuple[str, ...] = EXECUTABLE_KINDS,
     ) -> Entry:
         """Return the entry; `catalog_id` wins over `path`, no version means the newest.
 

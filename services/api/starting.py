@@ -15,7 +15,16 @@ from services.api.http import HttpError
 from services.api.metrics import EXECUTIONS_STARTED
 from services.api.store.lifecycle import StartExecution
 from services.api.store.rows import NewEvent
-from shared.engine import AppendEvent, Event, TemplateError, decide, evolve, initial_events, initial_state, status_document
+from shared.engine import (
+    AppendEvent,
+    Event,
+    TemplateError,
+    decide,
+    evolve,
+    initial_events,
+    initial_state,
+    status_document,
+)
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext

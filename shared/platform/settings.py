@@ -32,7 +32,9 @@ class CommonSettings(BaseSettings):
     nats_stream: str = Field("NOETL_COMMANDS", description="JetStream stream of command notifications")
     nats_subject: str = Field("noetl.commands", description="subject of command notifications")
     noetl_event_nats_stream: str = Field("NOETL_EVENTS", description="JetStream stream of events")
-    noetl_metrics_host: str = Field("127.0.0.1", description="address of /metrics, /livez and /readyz of non-API services")
+    noetl_metrics_host: str = Field(
+        "127.0.0.1", description="address of /metrics, /livez and /readyz of non-API services"
+    )
     otel_exporter_otlp_endpoint: str = Field("", description="OTLP/HTTP endpoint for traces; empty: no export")
 
 

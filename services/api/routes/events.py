@@ -9,7 +9,7 @@ from aiohttp import web
 from services.api.http import Call, RouteTable, reply, unprocessable
 from services.api.ingest import normalise, share_command_id
 from services.api.models import NAME_MAX, BatchBody, EventBody
-from services.api.store.append import AppendEvents, Appended
+from services.api.store.append import Appended, AppendEvents
 from services.api.store.queries import queries
 
 routes = RouteTable("events")
@@ -50,14 +50,20 @@ async def post_event(call: Call) -> web.StreamResponse:
     request_id = call.context.ids.next()
     appended = await call.context.writer.submit(
         AppendEvents(
-            body.execution_id, [event], request_id=request_id, idempotency_key=_idempotency_key(call), lease=_lease(call)
+            body.execution_id,
+            [event],
+            request_id=request_id,
+            idempotency_key=_idempotency_key(call),
+            lease=_lease(call),
         )
     )
     ids = await _stored_ids(call, body.execution_id, appended)
     return reply({"status": "ok", "event_id": ids[0] if ids else 0, "commands_generated": 0})
 
 
-@routes.add("POST", "/api/events/batch", "Report several events as one unit", body=BatchBody, status=202, errors=(404, 413, 503))
+@routes.add(
+    "POST", "/api/events/batch", "Report several events as one unit", body=BatchBody, status=202, errors=(404, 413, 503)
+)
 async def post_batch(call: Call) -> web.StreamResponse:
     """Store a batch atomically; the same Idempotency-Key stores nothing twice and gets the same answer."""
     body: BatchBody = call.body
@@ -80,7 +86,9 @@ async def post_batch(call: Call) -> web.StreamResponse:
     )
     key = _idempotency_key(call)
     appended = await call.context.writer.submit(
-        AppendEvents(body.execution_id, events, request_id=call.context.ids.next(), idempotency_key=key, lease=_lease(call))
+        AppendEvents(
+            body.execution_id, events, request_id=call.context.ids.next(), idempotency_key=key, lease=_lease(call)
+        )
     )
     return reply(
         {

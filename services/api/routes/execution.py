@@ -26,11 +26,16 @@ def requested_version(value: object) -> int | None:
     if text.isascii() and text.isdigit() and 0 < int(text[:10]) <= VERSION_MAX and len(text) <= 10:
         return int(text)
     raise unprocessable(
-        ["body", "version"], f'version must be an integer from 1 to {VERSION_MAX}, or "latest"', value, kind="int_parsing"
+        ["body", "version"],
+        f'version must be an integer from 1 to {VERSION_MAX}, or "latest"',
+        value,
+        kind="int_parsing",
     )
 
 
-@routes.add("POST", "/api/execute", "Start an execution of a playbook", body=ExecuteBody, response=ExecuteReply, errors=(404,))
+@routes.add(
+    "POST", "/api/execute", "Start an execution of a playbook", body=ExecuteBody, response=ExecuteReply, errors=(404,)
+)
 async def execute(call: Call) -> web.StreamResponse:
     """Resolve the catalog entry, store the first events and commands, answer with the new id."""
     body: ExecuteBody = call.body

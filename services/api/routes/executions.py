@@ -89,7 +89,13 @@ async def detail(call: Call) -> web.StreamResponse:
     return reply(document)
 
 
-@routes.add("GET", "/api/executions/{execution_id}/events", "Events of an execution, newest first", query=PageQuery, errors=(404,))
+@routes.add(
+    "GET",
+    "/api/executions/{execution_id}/events",
+    "Events of an execution, newest first",
+    query=PageQuery,
+    errors=(404,),
+)
 async def events(call: Call) -> web.StreamResponse:
     """Answer one page of the log."""
     execution_id = call.path_id("execution_id")
@@ -126,7 +132,14 @@ async def cancellation_check(call: Call) -> web.StreamResponse:
     )
 
 
-@routes.add("POST", "/api/executions/{execution_id}/cancel", "Cancel an execution", body=CancelBody, body_required=False, errors=(404,))
+@routes.add(
+    "POST",
+    "/api/executions/{execution_id}/cancel",
+    "Cancel an execution",
+    body=CancelBody,
+    body_required=False,
+    errors=(404,),
+)
 async def cancel(call: Call) -> web.StreamResponse:
     """Cancel it and, with `cascade`, its descendants; one that has ended stays as it is."""
     execution_id = call.path_id("execution_id")

@@ -50,7 +50,9 @@ async def outbox_claim(call: Call) -> web.StreamResponse:
     return reply({"rows": documents, "claimed": len(documents)})
 
 
-@routes.add("POST", "/api/internal/outbox/mark-published", "Mark rows as published", body=MarkPublishedBody, internal=True)
+@routes.add(
+    "POST", "/api/internal/outbox/mark-published", "Mark rows as published", body=MarkPublishedBody, internal=True
+)
 async def outbox_mark_published(call: Call) -> web.StreamResponse:
     """Count the rows that changed."""
     async with call.context.database.transaction() as connection:
@@ -59,7 +61,13 @@ async def outbox_mark_published(call: Call) -> web.StreamResponse:
     return reply({"marked": int(tag.rpartition(" ")[2])})
 
 
-@routes.add("POST", "/api/internal/outbox/mark-failed", "Give a row back after a failed publish", body=MarkFailedBody, internal=True)
+@routes.add(
+    "POST",
+    "/api/internal/outbox/mark-failed",
+    "Give a row back after a failed publish",
+    body=MarkFailedBody,
+    internal=True,
+)
 async def outbox_mark_failed(call: Call) -> web.StreamResponse:
     """Back off, or move the row to the dead letters when its attempts are used up."""
     body: MarkFailedBody = call.body
@@ -122,7 +130,9 @@ async def playbook(call: Call) -> web.StreamResponse:
     return reply(dict(row))
 
 
-@routes.add("POST", "/api/internal/executions/commit", "Commit decisions by compare-and-set", body=CommitBody, internal=True)
+@routes.add(
+    "POST", "/api/internal/executions/commit", "Commit decisions by compare-and-set", body=CommitBody, internal=True
+)
 async def commit(call: Call) -> web.StreamResponse:
     """Commit each decision on its own; the answer keeps their order."""
     body: CommitBody = call.body

@@ -59,10 +59,14 @@ async def stream(call: Call) -> web.StreamResponse:
             await _follow(call, response, execution_id, woken, over=row["status"] in views.TERMINAL)
             return response
     except TooManyReadersError:
-        raise overloaded("too_many_streams", "too many event streams are open; poll or try again", retry_after_seconds=5) from None
+        raise overloaded(
+            "too_many_streams", "too many event streams are open; poll or try again", retry_after_seconds=5
+        ) from None
 
 
-async def _follow(call: Call, response: web.StreamResponse, execution_id: int, woken: asyncio.Event, *, over: bool) -> None:
+async def _follow(
+    call: Call, response: web.StreamResponse, execution_id: int, woken: asyncio.Event, *, over: bool
+) -> None:
     """Send pages until the terminal event; `over` says that the execution had ended before the stream was opened."""
     version = _resume_version(call)
     while not call.context.stopping.is_set():

@@ -48,7 +48,13 @@ class ClaimCommand(Operation[Claimed]):
     """Claim `command_id` of `execution_id` for `worker_id`."""
 
     def __init__(
-        self, execution_id: int, command_id: int, *, worker_id: str, locality: dict[str, Any] | None, policy: ClaimPolicy
+        self,
+        execution_id: int,
+        command_id: int,
+        *,
+        worker_id: str,
+        locality: dict[str, Any] | None,
+        policy: ClaimPolicy,
     ) -> None:
         self.execution_id = execution_id
         self._command_id = command_id
@@ -77,7 +83,10 @@ class ClaimCommand(Operation[Claimed]):
             if row.worker_id == self._worker_id:
                 raise conflict("active_claim", retry=True, worker_status="running")
             raise conflict(
-                "active_claim", retry=True, message=f"Command already claimed by {row.worker_id}", worker_id=row.worker_id
+                "active_claim",
+                retry=True,
+                message=f"Command already claimed by {row.worker_id}",
+                worker_id=row.worker_id,
             )
         if row.attempt >= self._policy.attempts_max:
             self._give_up(batch, execution, row)
@@ -97,7 +106,12 @@ class ClaimCommand(Operation[Claimed]):
             row.attempt += 1
             meta |= {"reclaimed": True, "reclaimed_from_worker": row.worker_id, "reclaimed_reason": reason}
         meta["attempt"] = row.attempt
-        row.status, row.worker_id, row.claimed_at, row.started_at = CommandStatus.CLAIMED, self._worker_id, batch.now, None
+        row.status, row.worker_id, row.claimed_at, row.started_at = (
+            CommandStatus.CLAIMED,
+            self._worker_id,
+            batch.now,
+            None,
+        )
         row.renew(batch.now, self._policy.lease)
         row.latest_event_id = batch.append(
             execution,

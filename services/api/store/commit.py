@@ -132,7 +132,9 @@ class CommitDecision(Operation[CommitResult]):
         if execution.decided_version != self._expected:
             return self._result(execution, "conflict")
         if not self._expected <= self._decided <= execution.stream_version:
-            return self._result(execution, "rejected", "decided_version is outside expected_decided_version..stream_version")
+            return self._result(
+                execution, "rejected", "decided_version is outside expected_decided_version..stream_version"
+            )
         alone = execution.stream_version == self._decided
         for effect in self._effects:
             apply_effect(batch, execution, effect)
@@ -151,4 +153,3 @@ class CommitDecision(Operation[CommitResult]):
             decided_version=execution.decided_version,
             error=error,
         )
-

@@ -77,7 +77,10 @@ class CancelExecution(Operation[CancelResult]):
         batch.append(
             execution,
             NewEvent(
-                event_type="execution.cancelled", node_name="cancel", status="CANCELLED", meta={**self._meta, "actionable": True}
+                event_type="execution.cancelled",
+                node_name="cancel",
+                status="CANCELLED",
+                meta={**self._meta, "actionable": True},
             ),
         )
         execution.end(ExecutionStatus.CANCELLED, error=None)

@@ -65,7 +65,9 @@ def _foreign_row(event: Mapping[str, Any], index: int) -> tuple[Any, ...] | None
     if event_id is None:
         raise unprocessable([*where, "event_id"], "event_id must be a positive integer", event.get("event_id"))
     if execution_id is None:
-        raise unprocessable([*where, "execution_id"], "execution_id must be a positive integer", event.get("execution_id"))
+        raise unprocessable(
+            [*where, "execution_id"], "execution_id must be a positive integer", event.get("execution_id")
+        )
     if event.get("stream_id") == f"execution/{execution_id}" and event.get("stream_version"):
         return None
     result = event.get("result")

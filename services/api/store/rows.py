@@ -102,7 +102,9 @@ class CommandRow:
         """Extend the lease of the claim from the database's `now`."""
         self.lease_until, self.dirty = now + lease, True
 
-    def close(self, status: CommandStatus, now: datetime, *, result: Mapping[str, Any] | None, error: str | None) -> None:
+    def close(
+        self, status: CommandStatus, now: datetime, *, result: Mapping[str, Any] | None, error: str | None
+    ) -> None:
         """Set the terminal status."""
         self.status, self.completed_at, self.result, self.error, self.dirty = status, now, result, error, True
 

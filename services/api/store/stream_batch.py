@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from shared.engine.limits import ENVELOPE_BYTES_MAX
 
 from services.api.store.database import encode_json
 from services.api.store.queries import queries
 from services.api.store.rows import Columns, CommandRow, CommandStatus, ExecutionRow, NewCommand, NewEvent
-from shared.engine.limits import ENVELOPE_BYTES_MAX
 from shared.wire.notification import CommandNotification
 from shared.wire.subjects import command_subject, event_subject
 
@@ -154,7 +154,14 @@ class StreamBatch:
         return event_id
 
     def set_timer(
-        self, execution: ExecutionRow, *, timer_id: int, due_at: datetime, purpose: str, step: str | None, command: int | None
+        self,
+        execution: ExecutionRow,
+        *,
+        timer_id: int,
+        due_at: datetime,
+        purpose: str,
+        step: str | None,
+        command: int | None,
     ) -> None:
         """Store a durable timer; the reconciler fires it once after `due_at`."""
         self.timers.add(execution.execution_id, timer_id, due_at, purpose, step, command)
@@ -314,5 +321,3 @@ class StreamBatch:
                 )
         if len(columns):
             await connection.execute(_SQL["update_commands"], *columns.values)
-
-

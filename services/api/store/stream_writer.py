@@ -126,7 +126,7 @@ class StreamWriter:
             raise overloaded("queue_unavailable", "too many writes are waiting; send it again") from None
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_SECONDS):
-                return await asyncio.shield(pending.future)  # type: ignore[no-any-return]
+                return await asyncio.shield(pending.future)
         except TimeoutError:
             WRITE_REFUSED.labels(reason="timeout").inc()
             raise overloaded("ack_timeout", "the write was not committed in time; send it again") from None
@@ -193,7 +193,7 @@ class StreamWriter:
         except _UNAVAILABLE as error:
             log.warning("database unavailable", extra={"error": type(error).__name__, "writes": len(batch)})
             self._fail(batch, overloaded("db_unavailable", "the database is unavailable; send it again"))
-        except Exception as error:  # noqa: BLE001 - the loop boundary of a lane: every caller must get an answer
+        except Exception as error:
             if len(batch) > 1:
                 for pending in batch:
                     await self._run_batch([pending])

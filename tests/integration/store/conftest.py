@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from services.api.ingest import IncomingEvent, normalise, share_command_id
-from services.api.store.append import AppendEvents, Appended
+from services.api.store.append import Appended, AppendEvents
 from services.api.store.claim import ClaimCommand, Claimed, ClaimPolicy
 from services.api.store.database import Database
 from services.api.store.lifecycle import StartExecution
@@ -94,11 +94,19 @@ class Store:
         return normalise(item, worker_id=worker, location=["body"], inline_max_bytes=1 << 20)
 
     async def report(
-        self, execution_id: int, *names: str, command_id: int | None = None, worker: str = "w1", key: str | None = None, **fields: Any
+        self,
+        execution_id: int,
+        *names: str,
+        command_id: int | None = None,
+        worker: str = "w1",
+        key: str | None = None,
+        **fields: Any,
     ) -> Appended:
         events = share_command_id([self.incoming(name, command_id, worker=worker, **fields) for name in names])
         return await self.writer.submit(
-            AppendEvents(execution_id, events, request_id=self.next_id(), idempotency_key=key, lease=timedelta(seconds=60))
+            AppendEvents(
+                execution_id, events, request_id=self.next_id(), idempotency_key=key, lease=timedelta(seconds=60)
+            )
         )
 
     async def claim(self, execution_id: int, command_id: int, *, worker: str = "w1") -> Claimed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+from tests.support.postgres import load_original_dump
 
 from services.api.store.migrate import MigrationError, migrate
-from tests.support.postgres import load_original_dump
 
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default
@@ -51,7 +51,9 @@ async def test_event_partitions_exist_for_ids_two_years_ahead(database_dsn: str)
         "SELECT (EXTRACT(EPOCH FROM now() + interval '23 months') * 1000)::bigint - 1704067200000"
     )
     catalog_id = 5
-    await connection.execute("INSERT INTO noetl.catalog (catalog_id, path, version, kind) VALUES (5, 'p', 1, 'playbook')")
+    await connection.execute(
+        "INSERT INTO noetl.catalog (catalog_id, path, version, kind) VALUES (5, 'p', 1, 'playbook')"
+    )
     for shift in (22, 23):
         execution_id = milliseconds << shift
         await connection.execute(
@@ -59,6 +61,8 @@ async def test_event_partitions_exist_for_ids_two_years_ahead(database_dsn: str)
             execution_id,
             catalog_id,
         )
-        place = await connection.fetchval("SELECT tableoid::regclass::text FROM noetl.event WHERE execution_id = $1", execution_id)
+        place = await connection.fetchval(
+            "SELECT tableoid::regclass::text FROM noetl.event WHERE execution_id = $1", execution_id
+        )
         assert place != "noetl.event_default"
     await connection.close()

@@ -29,7 +29,9 @@ def terminal(event_type: str = "playbook.completed") -> AppendEvent:
     )
 
 
-def decision(execution_id: int, *, expected: int, decided: int, effects: tuple[AppendEvent, ...] = ()) -> CommitDecision:
+def decision(
+    execution_id: int, *, expected: int, decided: int, effects: tuple[AppendEvent, ...] = ()
+) -> CommitDecision:
     return CommitDecision(
         execution_id, expected_decided_version=expected, decided_version=decided, effects=effects, state=None
     )
@@ -46,7 +48,9 @@ async def test_start_stores_events_command_and_outbox_as_one(store: Store) -> No
     row = await store.execution(execution_id)
     assert (row["stream_version"], row["decided_version"], row["actionable_version"]) == (3, 3, 0)
     assert (await store.command(command_id))["status"] == "PENDING"
-    outbox = await store.database.fetch("SELECT * FROM noetl.outbox WHERE execution_id = $1 ORDER BY outbox_id", execution_id)
+    outbox = await store.database.fetch(
+        "SELECT * FROM noetl.outbox WHERE execution_id = $1 ORDER BY outbox_id", execution_id
+    )
     assert [row["subject"].split(".")[1] for row in outbox] == ["events", "events", "events", "commands"]
     notification = outbox[-1]["payload"]
     assert notification == {
@@ -100,7 +104,12 @@ async def test_a_step_moves_its_command_from_pending_to_completed(store: Store) 
     await store.report(execution_id, "command.started", "step.enter", command_id=command_id)
     assert (await store.command(command_id))["status"] == "RUNNING"
     await store.report(
-        execution_id, "call.done", "step.exit", "command.completed", command_id=command_id, payload={"response": {"n": 1}}
+        execution_id,
+        "call.done",
+        "step.exit",
+        "command.completed",
+        command_id=command_id,
+        payload={"response": {"n": 1}},
     )
     row = await store.command(command_id)
     assert row["status"] == "COMPLETED"
@@ -137,7 +146,9 @@ async def test_a_second_call_event_of_a_command_is_answered_with_the_first(store
 async def test_report_of_a_superseded_worker_is_kept_and_changes_nothing(store: Store) -> None:
     execution_id, (command_id,) = await store.start()
     await store.claim(execution_id, command_id, worker="w1")
-    await store.database.fetch("UPDATE noetl.command SET lease_until = now() - interval '1 s' WHERE command_id = $1", command_id)
+    await store.database.fetch(
+        "UPDATE noetl.command SET lease_until = now() - interval '1 s' WHERE command_id = $1", command_id
+    )
     claimed = await store.claim(execution_id, command_id, worker="w2")
     assert claimed.attempt == 2
     late = await store.report(execution_id, "call.done", "command.completed", command_id=command_id, worker="w1")

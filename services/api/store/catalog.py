@@ -1,0 +1,92 @@
+"""`noetl.catalog`: versions of documents by path. An entry never changes once it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from services.api.store.queries import queries
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from services.api.store.database import Database
+
+VERSION_MAX = 32_767  # versions are SMALLINT
+
+_SQL = queries("catalog")
+
+
+class VersionsExhaustedError(Exception):
+    """The path has as many versions as the column can count; register under another path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """A document to register; the store gives it its version."""
+
+    catalog_id: int
+    path: str
+    kind: str
+    content: str
+    payload: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFilter:
+    """What a list shows; None and empty mean everything."""
+
+    kind: str | None = None
+    path: str | None = None
+    agents_only: bool = False
+    capabilities: Sequence[str] = ()
+
+
+async def register(database: Database, entry: NewEntry) -> int:
+    """Store `entry` as the next version of its path and return that version (1-based).
+
+    Raises:
+        VersionsExhaustedError: the path has `VERSION_MAX` versions.
+    """
+    async with database.transaction() as connection:
+        await connection.execute(_SQL["lock_path"], entry.path)
+        await connection.execute(_SQL["add_kind"], entry.kind)
+        last = await connection.fetchval(_SQL["last_version"], entry.path) or 0
+        if last >= VERSION_MAX:
+            raise VersionsExhaustedError(entry.path)
+        await connection.execute(
+            _SQL["insert_entry"],
+            entry.catalog_id,
+            entry.path,
+            last + 1,
+            entry.kind,
+            entry.content,
+            entry.payload,
+            entry.meta,
+        )
+        return int(last) + 1
+
+
+async def list_entries(database: Database, chosen: EntryFilter, *, limit: int, offset: int) -> list[asyncpg.Record]:
+    """Return up to `limit` entries, newest first."""
+    return await database.fetch(
+        _SQL["list_entries"],
+        chosen.kind,
+        chosen.path,
+        chosen.agents_only,
+        list(chosen.capabilities),
+        limit,
+        offset,
+    )
+
+
+async def entry_by_id(database: Database, catalog_id: int) -> asyncpg.Record | None:
+    """Return one entry."""
+    return await database.fetchrow(_SQL["entry_by_id"], catalog_id)
+
+
+async def entry_by_path(database: Database, path: str, version: int | None) -> asyncpg.Record | None:
+    """Return a version of `path`, or the newest."""
+    return await database.fetchrow(_SQL["entry_by_path"], path, version)

@@ -1,0 +1,42 @@
+-- name: insert
+-- $1 result id, $2 execution id bigint, $3 name, $4 scope text, $5 source step text or NULL, $6 data text (JSON), $7 bytes bigint,
+-- $8 sha256 text (hex), $9 ttl seconds float or NULL for no expiry
+INSERT INTO noetl.result_store (result_id, execution_id, name, scope, source_step, data, bytes, sha256, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, now() + make_interval(secs => $9::float8))
+RETURNING expires_at;
+
+-- name: data_by_id
+-- $1 result id bigint, $2 execution id bigint
+SELECT data::text AS data
+  FROM noetl.result_store
+ WHERE result_id = $1 AND execution_id = $2 AND (expires_at IS NULL OR expires_at > now())
+ LIMIT 1;
+
+-- name: newest_of_step
+-- The newest result that a step stored, or that was stored under this name. $1 execution id bigint, $2 name text
+SELECT result_id, execution_id, name, scope, source_step, data::text AS data, bytes, sha256, expires_at
+  FROM noetl.result_store
+ WHERE execution_id = $1 AND (name = $2 OR source_step = $2) AND (expires_at IS NULL OR expires_at > now())
+ ORDER BY created_at DESC, result_id DESC
+ LIMIT 1;
+
+-- name: list
+-- Without data. $1 execution id bigint, $2 limit, $3 offset int
+SELECT result_id, execution_id, name, scope, source_step, bytes, sha256, expires_at
+  FROM noetl.result_store
+ WHERE execution_id = $1 AND (expires_at IS NULL OR expires_at > now())
+ ORDER BY created_at, result_id
+ LIMIT $2::int OFFSET $3::int;
+
+-- name: delete_scope
+-- $1 execution id bigint, $2 scope text, $3 source step text or NULL for every step
+WITH deleted AS (
+    DELETE FROM noetl.result_store
+     WHERE execution_id = $1 AND scope = $2 AND ($3::text IS NULL OR source_step = $3)
+ RETURNING 1)
+SELECT count(*) AS deleted FROM deleted LIMIT 1;
+
+-- name: purge_expired
+-- $1 limit int
+DELETE FROM noetl.result_store
+ WHERE result_id IN (SELECT result_id FROM noetl.result_store WHERE expires_at <= now() LIMIT $1::int);

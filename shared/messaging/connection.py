@@ -1,0 +1,52 @@
+"""A NATS connection that never gives up reconnecting."""
+
+from __future__ import annotations
+
+import logging
+
+import nats
+from nats.aio.client import Client
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 3.0  # one attempt to reach a server
+RECONNECT_WAIT_SECONDS = 0.25  # between attempts; a local server is back in under a second
+PING_SECONDS = 15  # the library's 120 s would take four minutes to see a dead peer (libraries.md section 3)
+PINGS_OUTSTANDING_MAX = 2
+PENDING_BYTES = 8 * 1024 * 1024  # sent while disconnected at most; beyond, publish raises and the caller retries
+
+
+async def connect(url: str, *, name: str) -> Client:
+    """Connect to the server(s) of `url`, separated by commas; afterwards the client reconnects for ever.
+
+    Raises:
+        OSError: no server answers.
+        TimeoutError: no server answers in time.
+    """
+
+    async def on_disconnect() -> None:
+        log.warning("nats disconnected")
+
+    async def on_reconnect() -> None:
+        log.info("nats reconnected")
+
+    async def on_error(error: Exception) -> None:
+        log.debug("nats error", extra={"error": type(error).__name__})
+
+    try:
+        return await nats.connect(
+            servers=[part.strip() for part in url.split(",") if part.strip()],
+            name=name,
+            allow_reconnect=True,
+            connect_timeout=int(CONNECT_SECONDS),
+            reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+            max_reconnect_attempts=-1,
+            ping_interval=PING_SECONDS,
+            max_outstanding_pings=PINGS_OUTSTANDING_MAX,
+            pending_size=PENDING_BYTES,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            error_cb=on_error,
+        )
+    except nats.errors.Error as error:
+        raise OSError(f"NATS cannot be reached: {type(error).__name__}") from error

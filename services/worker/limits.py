@@ -1,0 +1,54 @@
+"""Every limit of the worker that is not a setting, with its unit and the reason for its value."""
+
+from __future__ import annotations
+
+# --- calls to the API -------------------------------------------------------------------------------------------------
+CLAIM_REQUEST_SECONDS = 10.0  # one claim takes milliseconds; a command context may have 10 MiB (engine_spec.md 4.2)
+CLAIM_ATTEMPTS_MAX = 3  # tries in the process before the message is given back
+CLAIM_NAK_SECONDS = 1.0  # the original's delay before a message that could not be claimed comes again; jittered upwards
+EVENT_REQUEST_SECONDS = 20.0  # one report of events; the API answers after its commit
+EVENT_RETRY_SECONDS = 120.0  # a report is tried for so long: an API restart with its migrations fits in
+HEARTBEAT_REQUEST_SECONDS = 10.0  # the original's
+POOL_REQUEST_SECONDS = 5.0  # registration and pool heartbeat
+DEREGISTER_REQUEST_SECONDS = 0.7  # at shutdown; the API takes the worker for dead without it, only later
+BACKOFF_SECONDS = 0.05  # first wait between tries; doubles, jittered
+BACKOFF_MAX_SECONDS = 3.0
+RETRY_AFTER_MAX_SECONDS = 15.0  # a longer Retry-After is cut to this
+REGISTER_RETRY_SECONDS = 1.0  # between attempts to register while the API is away
+ERROR_DETAIL_MAX_CHARS = 500  # of an API refusal in a log line or an error text
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+FETCH_SECONDS = 30.0  # one wait for notifications; the original's NOETL_WORKER_NATS_FETCH_TIMEOUT_SECONDS
+ACK_WAIT_SECONDS = 30.0  # a notification is acknowledged right after the claim, which takes at most three requests
+STARTED_GRACE_SECONDS = 0.01  # a tool that ends within it is reported in one batch: one round trip less
+SHUTDOWN_RESERVE_SECONDS = 1.0  # of NOETL_SHUTDOWN_SECONDS, kept for killing children and for the deregistration
+TOOL_SECONDS_MAX = 86_400.0  # a tool's own time limit at most: one day, as the settings
+ERROR_MESSAGE_MAX_CHARS = 2000  # of an error text in an event; the API keeps as many
+COMPACT_CONTEXT_MAX_BYTES = 16_384  # the scalars of an output that travel in `result.context`; larger ones are dropped
+RESPONSE_OVERHEAD_BYTES = 1 << 20  # of a child's answer beside the output itself: captured prints and the traceback
+
+# --- templates and secrets --------------------------------------------------------------------------------------------
+TEMPLATE_MAX_CHARS = 1 << 20  # a longer text is left as it is
+RENDER_DEPTH_MAX = 64  # nesting of a tool configuration
+KEYCHAIN_ENTRIES_MAX = 16  # entries that one command may name
+SECRET_REDACT_MIN_CHARS = 8  # shorter secrets would blank out ordinary words
+
+# --- python tool ------------------------------------------------------------------------------------------------------
+CHILD_START_SECONDS = 15.0  # a fresh interpreter answers in about 40 ms; a loaded machine needs more
+CHILD_RUNS_MAX = 1000  # then a child is replaced, so that what user code leaves behind does not add up
+CHILD_EXIT_SECONDS = 1.0  # wait for a killed child to be reaped
+STDOUT_MAX_CHARS = 65_536  # of what user code prints
+TRACEBACK_FRAMES_MAX = 10  # of user code
+TRACEBACK_MAX_CHARS = 4000
+PLAIN_DEPTH_MAX = 200  # nesting of an output; cycles end here
+
+# --- shell tool -------------------------------------------------------------------------------------------------------
+SHELL_OUTPUT_MAX_BYTES = 1 << 20  # of stdout and of stderr each; the rest is dropped and `truncated` says so
+SHELL_COMMANDS_MAX = 100  # in `cmds`
+SHELL_PREVIEW_MAX_CHARS = 120  # of a command in the output, as the original's `cmd_preview`
+SHELL_ERROR_TAIL_CHARS = 500  # end of stderr in the error text
+
+# --- http tool --------------------------------------------------------------------------------------------------------
+HTTP_CONNECTIONS_MAX = 100  # of all commands together
+HTTP_REDIRECTS_MAX = 10
+HTTP_CHUNK_BYTES = 65_536

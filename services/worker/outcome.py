@@ -1,0 +1,138 @@
+"""The result of a tool and the events that report it (clients.md section 1.4). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from services.worker.command import Command
+from services.worker.limits import COMPACT_CONTEXT_MAX_BYTES, ERROR_MESSAGE_MAX_CHARS
+
+Event = dict[str, Any]
+
+_STRIPPED = frozenset({"data", "response", "result", "payload", "rows", "columns"})
+_FAILED = frozenset({"error", "failed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a tool gave: plain output, its JSON text, and the error text when it failed.
+
+    `reference` is set once the output is in the result store; it then travels instead of the output.
+    """
+
+    output: Any
+    encoded: bytes
+    error: str | None = None
+    reference: Mapping[str, Any] | None = None
+
+    @property
+    def status(self) -> str:
+        """Return COMPLETED or FAILED."""
+        return "COMPLETED" if self.error is None else "FAILED"
+
+
+def outcome_of(output: Any) -> Outcome:
+    """Wrap a plain output; one whose `status` is `error` or `failed` is a failure, as in the original."""
+    error = None
+    if isinstance(output, dict) and str(output.get("status", "")).lower() in _FAILED:
+        given = output.get("error") or output.get("message")
+        text = given.get("message") if isinstance(given, Mapping) else given
+        error = str(text or "Tool returned error status")[:ERROR_MESSAGE_MAX_CHARS]
+    return Outcome(output=output, encoded=orjson.dumps(output), error=error)
+
+
+def compact(output: Any) -> dict[str, Any]:
+    """Return the scalars of an output, one level deep, without bulk keys; empty when even they are too large."""
+    if not isinstance(output, Mapping):
+        return {}
+    kept: dict[str, Any] = {}
+    for key, value in output.items():
+        if key in _STRIPPED or key.startswith("_"):
+            continue
+        if isinstance(value, Mapping):
+            members = {k: v for k, v in value.items() if not isinstance(v, (Mapping, list))}
+            if members:
+                kept[key] = members
+        elif not isinstance(value, list):
+            kept[key] = value
+    return kept if len(orjson.dumps(kept)) <= COMPACT_CONTEXT_MAX_BYTES else {}
+
+
+def _meta(command: Command) -> dict[str, Any]:
+    return {"command_id": command.command_id, "attempt": command.attempt}
+
+
+def _loop_meta(command: Command) -> dict[str, Any]:
+    epoch = command.meta.get("__loop_epoch_id") or command.meta.get("loop_event_id")
+    index = command.meta.get("loop_iteration_index")
+    meta = _meta(command)
+    if epoch is not None:
+        meta["__loop_epoch_id"] = epoch
+    if index is not None:
+        meta["loop_iteration_index"] = index
+    return meta
+
+
+def _event(command: Command, name: str, payload: Event, meta: Event, *, actionable: bool = False) -> Event:
+    return {
+        "step": command.step,
+        "name": name,
+        "payload": payload,
+        "meta": meta,
+        "actionable": actionable,
+        "informative": True,
+    }
+
+
+def started_events(command: Command, worker_id: str) -> list[Event]:
+    """Return the events of a command that begins."""
+    ids = {"command_id": command.command_id, "worker_id": worker_id}
+    entered = {"status": "started", "command_id": command.command_id}
+    meta = _meta(command)
+    return [_event(command, "command.started", ids, meta), _event(command, "step.enter", entered, meta)]
+
+
+def heartbeat_event(command: Command, worker_id: str) -> Event:
+    """Return the event that renews the command's lease."""
+    ids = {"command_id": command.command_id, "worker_id": worker_id}
+    return _event(command, "command.heartbeat", ids, _meta(command))
+
+
+def ended_events(command: Command, worker_id: str, outcome: Outcome) -> list[Event]:
+    """Return the events of a command that ended; only the call event is actionable and carries the whole output."""
+    context = compact(outcome.output)
+    result: Event = {"status": outcome.status, "context": context}
+    if outcome.reference is not None:
+        result["reference"] = dict(outcome.reference)
+    call: Event = {
+        "command_id": command.command_id,
+        "loop_event_id": command.meta.get("loop_event_id") or command.meta.get("__loop_epoch_id"),
+        "loop_iteration_index": command.meta.get("loop_iteration_index"),
+        "result": result,
+    }
+    if outcome.reference is None:
+        call["response"] = orjson.Fragment(outcome.encoded)
+    leave: Event = {
+        "command_id": command.command_id,
+        "status": outcome.status,
+        "result": {"status": outcome.status, "context": context},
+        "error": outcome.error,
+    }
+    end: Event = {
+        "command_id": command.command_id,
+        "worker_id": worker_id,
+        "result": {"status": outcome.status, "context": {**context, "worker_id": worker_id}},
+    }
+    failed = outcome.error is not None
+    if failed:
+        call["error"] = end["error"] = outcome.error
+    loop_meta, meta = _loop_meta(command), _meta(command)
+    return [
+        _event(command, "call.error" if failed else "call.done", call, loop_meta, actionable=True),
+        _event(command, "step.exit", leave, loop_meta),
+        _event(command, "command.failed" if failed else "command.completed", end, meta),
+    ]

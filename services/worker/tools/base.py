@@ -1,0 +1,112 @@
+"""What every tool gets, gives and raises."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from services.worker.limits import ERROR_MESSAGE_MAX_CHARS, TOOL_SECONDS_MAX
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from services.worker.python_pool import PythonPool
+
+# What a child process inherits. Nothing else: the worker's own environment has tokens and connection strings.
+_INHERITED = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "SHELL",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "LD_LIBRARY_PATH",
+    }
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
+    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+)
+
+
+class ToolError(Exception):
+    """A tool failed.
+
+    Attributes:
+        kind: tool kind, or `worker` when no tool was reached.
+        code: short name of what happened: an exception's class, `HTTP_404`, `EXIT_2`, `TIMEOUT`.
+        retryable: whether the same call may succeed later.
+        data: partial output, kept in the event.
+    """
+
+    def __init__(
+        self, kind: str, code: str, message: str, *, retryable: bool = False, data: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.code, self.retryable = kind, code, retryable
+        self.message = (message or code)[:ERROR_MESSAGE_MAX_CHARS]
+        self.data = dict(data) if data else None
+
+    def to_response(self) -> dict[str, Any]:
+        """Return the tool output of a failure: the original's `status` and `error`, and what retries look at."""
+        response: dict[str, Any] = {
+            "status": "error",
+            "error": self.message,
+            "kind": self.kind,
+            "code": self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+        }
+        if self.data is not None:
+            response["data"] = self.data
+        return response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call: the tool's own keys with templates rendered, its input, and the names that templates could see."""
+
+    kind: str
+    step: str
+    config: Mapping[str, Any]
+    input: Mapping[str, Any]
+    context: Mapping[str, Any]
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolBox:
+    """What tools share: one HTTP session, the python children, and the output limit (bytes)."""
+
+    session: aiohttp.ClientSession
+    python: PythonPool
+    result_max_bytes: int
+
+
+def time_limit(kind: str, config: Mapping[str, Any], default_seconds: float) -> float:
+    """Return the time limit of a call (s): `timeout_seconds`, else `timeout`, else the default.
+
+    Raises:
+        ToolError: it is no positive number.
+    """
+    given = config.get("timeout_seconds")
+    given = config.get("timeout") if given is None else given
+    if given is None or given == "":
+        return default_seconds
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ToolError(kind, "BAD_CONFIG", "`timeout` must be a positive number of seconds")
+    return min(seconds, TOOL_SECONDS_MAX)
+
+
+def child_environment() -> dict[str, str]:
+    """Return what a child process may see of the worker's environment."""
+    return {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}

@@ -1,0 +1,175 @@
+"""`http`: one request; its answer is data when the status is 2xx and an error otherwise."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+
+from services.worker.limits import HTTP_CHUNK_BYTES, HTTP_REDIRECTS_MAX
+from services.worker.tools.base import ToolBox, ToolCall, ToolError
+
+KIND = "http"
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+_TEXTUAL = (
+    "text/",
+    "application/xml",
+    "application/javascript",
+    "application/x-www-form-urlencoded",
+    "application/yaml",
+)
+_SPLIT_KEYS = frozenset({"query", "body"})
+
+
+@dataclass(slots=True)
+class _Request:
+    method: str
+    url: str
+    headers: dict[str, str]
+    params: dict[str, str | list[str]] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (Mapping, list)):
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return str(value)
+
+
+def _params(given: object, *, key: str) -> dict[str, str | list[str]]:
+    if given in (None, ""):
+        return {}
+    if not isinstance(given, Mapping):
+        raise ToolError(KIND, "BAD_CONFIG", f"`{key}` must be an object")
+    return {
+        str(name): [_text(item) for item in value] if isinstance(value, list) else _text(value)
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _add_body(request: _Request, content: object, *, form: bool = False) -> None:
+    """Encode `content`: an object as JSON or, with `form` or that Content-Type, as a form; text as it is."""
+    kind = next((value for name, value in request.headers.items() if name.lower() == "content-type"), "")
+    if form or ("x-www-form-urlencoded" in kind and isinstance(content, Mapping)):
+        request.body = urlencode(_params(content, key="form"), doseq=True).encode()
+        kind_new = "application/x-www-form-urlencoded"
+    elif isinstance(content, str):
+        request.body, kind_new = content.encode(), "text/plain; charset=utf-8"
+    else:
+        request.body, kind_new = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS), "application/json"
+    if not kind:
+        request.headers["Content-Type"] = kind_new
+
+
+def _request(config: Mapping[str, Any]) -> _Request:
+    if config.get("auth"):
+        raise ToolError(KIND, "BAD_CONFIG", "`auth` is not supported by this worker; put the secret into `headers`")
+    url = config.get("url") or config.get("endpoint")
+    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+        raise ToolError(KIND, "BAD_CONFIG", "an http tool needs `url`, starting with http:// or https://")
+    headers = config.get("headers") or {}
+    if not isinstance(headers, Mapping):
+        raise ToolError(KIND, "BAD_CONFIG", "`headers` must be an object")
+    request = _Request(
+        method=str(config.get("method") or "GET").upper(),
+        url=url,
+        headers={str(name): _text(value) for name, value in headers.items() if value is not None},
+        params=_params(config.get("params"), key="params"),
+    )
+    if config.get("json") is not None:
+        _add_body(request, config["json"])
+        return request
+    if config.get("form") is not None:
+        _add_body(request, config["form"], form=True)
+        return request
+    content: Any = next((config[key] for key in ("payload", "body", "data") if config.get(key) is not None), None)
+    split = config.get("data")
+    if content is split and isinstance(split, Mapping) and split and set(split) <= _SPLIT_KEYS:
+        request.params |= _params(split.get("query"), key="data.query")
+        content = split.get("body")
+    if content is None:
+        return request
+    if request.method in _BODILESS and isinstance(content, Mapping):
+        request.params |= _params(content, key="data")
+    else:
+        _add_body(request, content)
+    return request
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(HTTP_CHUNK_BYTES):
+        body += chunk
+        if len(body) > limit:
+            raise ToolError(KIND, "RESULT_TOO_LARGE", f"the response is over {limit} bytes")
+    return bytes(body)
+
+
+def _data(response: aiohttp.ClientResponse, body: bytes) -> Any:
+    """Return the body: parsed when it is JSON, text, or base64 when it is neither."""
+    kind = response.content_type.lower()
+    if "json" in kind and body:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
+    try:
+        return body.decode(response.charset or "utf-8")
+    except (UnicodeDecodeError, LookupError):
+        textual = kind.startswith(_TEXTUAL) or "json" in kind
+        return body.decode(errors="replace") if textual else base64.b64encode(body).decode()
+
+
+def _is_true(value: object) -> bool:
+    return value is None or not (value is False or str(value).lower() in ("false", "0", "no"))
+
+
+async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
+    """Send the request and return `{status_code, headers, url, elapsed, data}`; `elapsed` in seconds.
+
+    Raises:
+        ToolError: no answer, or a status that is not 2xx (`HTTP_<status>`; `data` has the answer).
+    """
+    request = _request(call.config)
+    verify = call.config.get("verify", call.config.get("verify_ssl"))
+    began = time.monotonic()
+    try:
+        async with box.session.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            params=request.params or None,
+            data=request.body,
+            ssl=_is_true(verify),
+            allow_redirects=_is_true(call.config.get("follow_redirects")),
+            max_redirects=HTTP_REDIRECTS_MAX,
+            timeout=aiohttp.ClientTimeout(total=call.timeout_seconds),
+        ) as response:
+            body = await _read(response, box.result_max_bytes)
+    except (aiohttp.ClientError, ValueError) as error:
+        retryable = not isinstance(error, (aiohttp.InvalidURL, ValueError))
+        text = f"{request.method} failed: {type(error).__name__}: {error}"
+        raise ToolError(KIND, "CONNECTION" if retryable else "BAD_CONFIG", text, retryable=retryable) from error
+    output = {
+        "status_code": response.status,
+        "headers": {name: ", ".join(response.headers.getall(name)) for name in response.headers},
+        "url": str(response.url),
+        "elapsed": round(time.monotonic() - began, 6),
+        "data": _data(response, body),
+    }
+    if not 200 <= response.status < 300:
+        text = f"HTTP {response.status} {response.reason or ''}".strip()
+        raise ToolError(
+            KIND, f"HTTP_{response.status}", text, retryable=response.status in _RETRYABLE_STATUS, data=output
+        )
+    return output

@@ -1,0 +1,34 @@
+"""The bounded document of an execution that the status route shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from shared.engine.context import with_alias
+from shared.engine.limits import RESULT_BYTES_MAX
+from shared.engine.state import State
+
+
+def status_document(state: State) -> dict[str, Any]:
+    """Return current step, completed steps and variables, `RESULT_BYTES_MAX` at most; large values become their size."""
+    variables: dict[str, Any] = {**state.workload, **state.variables}
+    variables.update({name: with_alias(result) for name, result in state.results.items()})
+    left = RESULT_BYTES_MAX
+    shown: dict[str, Any] = {}
+    for name, value in variables.items():
+        size = len(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS))
+        if size <= left:
+            shown[name] = value
+            left -= size
+        elif left > 0:
+            shown[name] = {"truncated": True, "size_bytes": size}
+            left -= 64
+    return {
+        "current_step": state.current_step,
+        "completed_steps": list(state.completed_steps),
+        "variables": shown,
+        "failed": state.status == "FAILED" or bool(state.failures),
+        "completed": state.is_terminal,
+    }

@@ -12,10 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
-from shared.messaging.connection import connect
-from shared.platform.lifecycle import run_service
-from shared.platform.logging import configure_logging
-from shared.platform.tracing import extract, span
 
 from services.api.bus import Bus
 from services.api.context import ApiContext
@@ -23,6 +19,7 @@ from services.api.crypto import Cipher
 from services.api.http import HttpError, RouteSpec, RouteTable, build_call, error_reply
 from services.api.identity import lease_ids
 from services.api.metrics import REQUEST_SECONDS
+from services.api.openapi import DOCUMENT, openapi_document
 from services.api.playbooks import PlaybookCatalog
 from services.api.routes import (
     catalog,
@@ -45,7 +42,11 @@ from services.api.store.migrate import MigrationError
 from services.api.store.migrate import migrate as migrate_database
 from services.api.store.stream_batch import WireOptions
 from services.api.store.stream_writer import StreamWriter
+from shared.messaging.connection import connect
+from shared.platform.lifecycle import BAD_SETTINGS, read_settings, run_service
+from shared.platform.logging import configure_logging
 from shared.platform.settings import ApiSettings
+from shared.platform.tracing import extract, span
 from shared.wire.ids import SnowflakeLayout
 from shared.wire.subjects import STREAM_WAKE_SUBJECT
 
@@ -200,6 +201,7 @@ def build_app(context: ApiContext) -> web.Application:
     """Return the application with every route mounted on `context`."""
     app = web.Application(middlewares=[edge], client_max_size=context.settings.noetl_max_body_bytes)
     app[CONTEXT] = context
+    app[DOCUMENT] = openapi_document(TABLES)
     token = context.settings.noetl_internal_api_token.get_secret_value()
     for table in TABLES:
         for spec in table.specs:
@@ -314,12 +316,14 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
 
 def run() -> int:
     """Run `playhead api` and return its exit code."""
-    return run_service("api", ApiSettings(), main)
+    return run_service("api", ApiSettings, main)
 
 
 def migrate() -> int:
     """Run `playhead migrate`: bring the schema up to date; 0 when it is."""
-    settings = ApiSettings()
+    settings = read_settings(ApiSettings)
+    if settings is None:
+        return BAD_SETTINGS
     configure_logging("migrate", settings.noetl_log_level, settings.noetl_log_format)
     try:
         applied = asyncio.run(migrate_database(database_dsn(settings)))

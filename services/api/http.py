@@ -138,6 +138,7 @@ class RouteSpec:
     errors: tuple[int, ...] = ()
     internal: bool = False
     media_type: str = "application/json"
+    body_bytes_max: int | None = None  # None: NOETL_MAX_BODY_BYTES
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ class RouteTable:
         return register
 
 
-async def read_json(request: web.Request, *, required: bool) -> object:
+async def read_json(request: web.BaseRequest, *, required: bool) -> object:
     """Return the request body as JSON; None when it is absent and not required.
 
     Raises:
@@ -168,7 +169,7 @@ async def read_json(request: web.Request, *, required: bool) -> object:
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
-        raise HttpError(413, f"request body is over {error.max_size} bytes; store large data by reference") from error
+        raise HttpError(413, f"request body is over the limit: {error.text}; store large data by reference") from error
     if not raw.strip():
         if required:
             raise unprocessable(["body"], "Field required", kind="missing")
@@ -200,7 +201,10 @@ async def build_call(context: ApiContext, spec: RouteSpec, request: web.Request)
         except ValidationError as error:
             raise HttpError(422, validation_detail(error, "query")) from error
     if spec.body is not None:
-        data = await read_json(request, required=spec.body_required)
+        source: web.BaseRequest = request
+        if spec.body_bytes_max is not None:
+            source = request.clone(client_max_size=spec.body_bytes_max)
+        data = await read_json(source, required=spec.body_required)
         try:
             call.body = spec.body.model_validate({} if data is None else data)
         except ValidationError as error:

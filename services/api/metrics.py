@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
@@ -24,3 +24,6 @@ EXECUTIONS_STARTED = Counter("noetl_executions_started", "Executions started")
 EXECUTIONS_ENDED = Counter("noetl_executions_ended", "Executions ended", ["status"])
 OUTBOX_CLAIMED = Counter("noetl_outbox_claimed_rows", "Outbox rows handed to publishers")
 STREAM_READERS = Counter("noetl_event_stream_opened", "Event streams (SSE) opened")
+UP = Gauge("noetl_up", "1 while the process serves")
+POOL_IN_USE = Gauge("noetl_postgres_connections_in_use", "Database connections lent out now")
+POOL_WAITING = Gauge("noetl_postgres_requests_waiting", "Requests waiting for a database connection now")

@@ -63,7 +63,7 @@ async def start_execution(
         parent_execution_id=parent_execution_id,
         events=events,
         effects=decision.effects,
-        state=status_document(state),
+        state=status_document(decision.state or state),
     )
     commands = await context.writer.submit(operation)
     EXECUTIONS_STARTED.inc()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -46,7 +46,8 @@ def _duration(row: Mapping[str, Any]) -> float | None:
     start = row["start_time"]
     if start is None:
         return None
-    return round(((row["end_time"] or row["now"]) - start).total_seconds(), 3)
+    elapsed: timedelta = (row["end_time"] or row["now"]) - start
+    return round(elapsed.total_seconds(), 3)
 
 
 def list_item(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,4 +173,4 @@ async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
 def run() -> int:
     """Run the service with settings from the environment; return its exit code."""
-    return run_service("worker", WorkerSettings(), main)
+    return run_service("worker", WorkerSettings, main)

@@ -16,8 +16,8 @@ from shared.engine.parse import (
     PlaybookError,
     Problem,
     check_playbook,
-    document_kind_and_path,
     parse_playbook,
+    read_document,
 )
 from shared.engine.playbook import Playbook, Step
 from shared.engine.state import ACTIONABLE_TYPES, Event, State, StepRun, initial_state, is_terminal_type
@@ -44,7 +44,6 @@ __all__ = [
     "check_playbook",
     "command_id_for",
     "decide",
-    "document_kind_and_path",
     "effect_from_json",
     "effects_as_events",
     "evolve",
@@ -53,6 +52,7 @@ __all__ = [
     "initial_state",
     "is_terminal_type",
     "parse_playbook",
+    "read_document",
     "render_condition",
     "render_value",
     "replay",

@@ -19,7 +19,7 @@ from shared.engine.fold import ROUTING_KEY, fold_entry, fold_passed, fold_routin
 from shared.engine.limits import EPOCHS_MAX, MAX_ATTEMPTS, RESULT_BYTES_MAX, TRANSITIONS_MAX
 from shared.engine.playbook import Arc, Playbook, Step
 from shared.engine.state import Event, State, StepRun
-from shared.engine.templates import TemplateError, has_template, render_condition, render_value
+from shared.engine.templates import TemplateError, render_condition, render_value
 
 _PREFIXES = ("ctx.", "iter.", "step.", "workload.")
 
@@ -70,9 +70,9 @@ def decide(state: State, playbook: Playbook, *, now: datetime) -> Decision:
     return _Planner(state, playbook, now).plan()
 
 
-def failure(state: State, playbook: Playbook, *, step: str | None, error: str) -> Decision:
+def failure(state: State, *, error: str) -> Decision:
     """Return the decision that ends the execution as failed because it cannot be decided."""
-    name = step or state.current_step or playbook.entry
+    name = state.current_step
     return Decision(effects=_terminal_pair(state, final_step=name, run=None, error=error, failed=True))
 
 
@@ -130,14 +130,12 @@ class _Planner:
         else:
             return failure(
                 self._state,
-                self._playbook,
-                step=None,
                 error=f"more than {TRANSITIONS_MAX} steps in a row without a tool: is there a cycle of them?",
             )
         if not self._is_active():
             self._finish()
         self._flush()
-        return Decision(effects=tuple(self._effects))
+        return Decision(effects=tuple(self._effects), state=self._state)
 
     def _advance(self) -> bool:
         unrouted = [run for run in self._state.runs.values() if run.status != "running" and not run.routed]
@@ -374,4 +372,4 @@ def effects_as_events(state: State, decision: Decision, *, first_event_id: int, 
     return events
 
 
-__all__ = ["decide", "effects_as_events", "failure", "has_template", "initial_events", "merged"]
+__all__ = ["decide", "effects_as_events", "failure", "initial_events", "merged"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import xxhash
+
+from shared.engine.state import State
 
 _ID_MASK = (1 << 63) - 1
 
@@ -83,9 +86,10 @@ Effect = AppendEvent | IssueCommand | SetTimer | CancelCommand
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The effects of one decision, in order."""
+    """The effects of one decision, in order; `state` is the state with them, for showing (None: as before)."""
 
     effects: tuple[Effect, ...] = ()
+    state: State | None = None
 
 
 _KINDS: dict[str, type[AppendEvent] | type[IssueCommand] | type[SetTimer] | type[CancelCommand]] = {
@@ -117,6 +121,8 @@ def effect_from_json(data: Mapping[str, Any]) -> Effect:
             raise ValueError(f"{kind}: {key} must be text")
         if key in _INTEGER and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _ID_MASK):
             raise ValueError(f"{kind}: {key} must be an integer from 0 to 2^63 - 1")
+        if key == "due_at":
+            datetime.fromisoformat(value)
         if key in _OBJECT and not isinstance(value, Mapping):
             raise ValueError(f"{kind}: {key} must be an object")
     try:

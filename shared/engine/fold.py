@@ -40,7 +40,9 @@ def replay(state: State, events: Iterable[Event]) -> State:
 def _fold(state: State, event: Event) -> State:
     match event.type:
         case "playbook.initialized":
-            return replace(state, root_event_id=event.event_id, workload=_workload(event))
+            return replace(
+                state, root_event_id=event.event_id, workload=_workload(event), path=event.step or state.path
+            )
         case "workflow.initialized":
             return replace(state, workflow_event_id=event.event_id)
         case "command.issued":

@@ -21,62 +21,21 @@ from shared.engine.templates import check_template
 
 API_VERSION = "noetl.io/v2"
 END = "end"  # an arc to an `end` that is no step finishes its branch
-TOOL_KINDS = [
-    "http",
-    "postgres",
-    "duckdb",
-    "ducklake",
-    "python",
-    "workbook",
-    "playbook",
-    "playbooks",
-    "secrets",
-    "iterator",
-    "container",
-    "script",
-    "snowflake",
-    "transfer",
-    "snowflake_transfer",
-    "gcs",
-    "gateway",
-    "nats",
-    "shell",
-    "artifact",
-    "noop",
-    "task_sequence",
-    "rhai",
-    "result_fetch",
-    "agent",
-    "mcp",
-    "subscription",
-    "wasm",
-]  # engine_spec.md section 1.5
+# fmt: off
+TOOL_KINDS = (  # engine_spec.md section 1.5
+    "http", "postgres", "duckdb", "ducklake", "python", "workbook", "playbook", "playbooks", "secrets", "iterator",
+    "container", "script", "snowflake", "transfer", "snowflake_transfer", "gcs", "gateway", "nats", "shell",
+    "artifact", "noop", "task_sequence", "rhai", "result_fetch", "agent", "mcp", "subscription", "wasm",
+)
+# fmt: on
 _NOT_YET = ("workbook", "playbook", "playbooks", "iterator", "task_sequence")  # run by the engine: the next issue
 _REFUSED_STEP_KEYS = ("set_ctx", "set_iter", "result", "outcome")
-_STEP_KEYS = frozenset(
-    [
-        "step",
-        "desc",
-        "description",
-        "tool",
-        "loop",
-        "next",
-        "set",
-        "input",
-        "args",
-        "when",
-        "spec",
-        "vars",
-        "type",
-        "output",
-        "retry",
-        "sink",
-        "save",
-        "command",
-        "name",
-        "case",
-    ]
-)
+# fmt: off
+_STEP_KEYS = frozenset((
+    "step", "desc", "description", "tool", "loop", "next", "set", "input", "args", "when", "spec", "vars", "type",
+    "output", "retry", "sink", "save", "command", "name", "case",
+))
+# fmt: on
 _MODES: tuple[Mode, ...] = ("exclusive", "inclusive")
 
 Severity = Literal["error", "warning"]
@@ -146,7 +105,7 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
         try:
-            value = self._loader.construct_object(node)  # type: ignore[no-untyped-call]
+            value = self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._problem(node, path, "", f"not a plain value: {error}", "error")
             return None
@@ -189,16 +148,18 @@ def _read(content: str) -> tuple[_Document, list[Problem]]:
     return _Document(data=data, places=reader.places), reader.problems
 
 
-def document_kind_and_path(content: str) -> tuple[str, str]:
-    """Return `kind` (as written, "" when absent) and `metadata.path` (else `metadata.name`, else "").
+def read_document(content: str) -> dict[str, Any]:
+    """Return a YAML document as plain data: what JSON can hold, dates as the text they were.
 
     Raises:
-        PlaybookError: the text is no YAML mapping.
+        PlaybookError: the text is no YAML mapping, is over a bound, or has values that are not plain.
     """
-    document, _ = _read(content)
-    metadata = document.data.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    return str(document.data.get("kind") or ""), str(metadata.get("path") or metadata.get("name") or "")
+    document, problems = _read(content)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise PlaybookError(errors)
+    data: dict[str, Any] = document.data
+    return data
 
 
 def parse_playbook(content: str) -> Playbook:

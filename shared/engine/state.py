@@ -136,6 +136,6 @@ class State:
         return self.status != "RUNNING"
 
 
-def initial_state(execution_id: int, catalog_id: int, path: str) -> State:
-    """Return the state before the first event."""
+def initial_state(execution_id: int, catalog_id: int, path: str = "") -> State:
+    """Return the state before the first event, which brings the path."""
     return State(execution_id=execution_id, catalog_id=catalog_id, path=path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import nats
+import nats.errors
 from nats.aio.client import Client
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,11 @@ async def connect(url: str, *, name: str) -> Client:
         TimeoutError: no server answers in time.
     """
 
+    client = Client()
+
     async def on_disconnect() -> None:
-        log.warning("nats disconnected")
+        if not client.is_closed:
+            log.warning("nats disconnected")
 
     async def on_reconnect() -> None:
         log.info("nats reconnected")
@@ -34,7 +37,7 @@ async def connect(url: str, *, name: str) -> Client:
         log.debug("nats error", extra={"error": type(error).__name__})
 
     try:
-        return await nats.connect(
+        await client.connect(
             servers=[part.strip() for part in url.split(",") if part.strip()],
             name=name,
             allow_reconnect=True,
@@ -50,3 +53,4 @@ async def connect(url: str, *, name: str) -> Client:
         )
     except nats.errors.Error as error:
         raise OSError(f"NATS cannot be reached: {type(error).__name__}") from error
+    return client

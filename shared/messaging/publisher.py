@@ -24,6 +24,14 @@ class Outgoing:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a message is not known to be stored. One that `is_transient` says nothing about the message itself."""
+
+    reason: str
+    is_transient: bool = True
+
+
 class JetStreamPublisher:
     """Publishes on one connection."""
 
@@ -37,43 +45,48 @@ class JetStreamPublisher:
         """Whether a server can be reached now."""
         return self._connection.is_connected
 
-    async def publish(self, batch: Sequence[Outgoing]) -> list[str | None]:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Refusal | None]:
         """Publish all and wait for the acks, `timeout_seconds` at most for the whole batch.
 
         Returns:
             For each message None when it is stored (also when it was there before), else why it is not known to be.
         """
-        futures: list[asyncio.Future[PubAck] | str] = []
+        futures: list[asyncio.Future[PubAck] | Refusal] = []
         try:
             async with asyncio.timeout(self._timeout):
                 for message in batch:
                     futures.append(await self._send(message))
-                waiting = [item for item in futures if not isinstance(item, str)]
+                waiting = [item for item in futures if not isinstance(item, Refusal)]
                 if waiting:
                     await asyncio.wait(waiting)
         except TimeoutError:
             pass  # what has no answer yet gets its verdict below
         verdicts = [self._verdict(item) for item in futures]
-        return verdicts + ["not sent in time"] * (len(batch) - len(verdicts))
+        return verdicts + [Refusal(reason="not sent in time")] * (len(batch) - len(verdicts))
 
-    async def _send(self, message: Outgoing) -> asyncio.Future[PubAck] | str:
+    async def _send(self, message: Outgoing) -> asyncio.Future[PubAck] | Refusal:
         try:
             return await self._js.publish_async(
                 message.subject, message.payload, headers={**message.headers, "Nats-Msg-Id": message.msg_id}
             )
+        except (nats.errors.MaxPayloadError, nats.errors.BadSubjectError) as error:
+            return Refusal(reason=f"{type(error).__name__}: {error}", is_transient=False)
         except (nats.errors.Error, OSError) as error:
-            return f"{type(error).__name__}: {error}"
+            return Refusal(reason=f"{type(error).__name__}: {error}")
 
     @staticmethod
-    def _verdict(item: asyncio.Future[PubAck] | str) -> str | None:
-        if isinstance(item, str):
+    def _verdict(item: asyncio.Future[PubAck] | Refusal) -> Refusal | None:
+        if isinstance(item, Refusal):
             return item
         if not item.done():
             item.cancel()
-            return "no ack in time"
+            return Refusal(reason="no ack in time")
         if item.cancelled():
-            return "cancelled"
+            return Refusal(reason="cancelled")
         error = item.exception()
+        if error is None:
+            return None
         if isinstance(error, nats.js.errors.NoStreamResponseError):
-            return "no stream takes this subject"
-        return None if error is None else f"{type(error).__name__}: {error}"
+            return Refusal(reason="no stream takes this subject")
+        refused = isinstance(error, nats.js.errors.BadRequestError)
+        return Refusal(reason=f"{type(error).__name__}: {error}", is_transient=not refused)

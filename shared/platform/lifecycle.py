@@ -7,10 +7,12 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import uvloop
+from pydantic import ValidationError
 
 from shared.platform.logging import configure_logging
 from shared.platform.settings import CommonSettings
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 PARENT_POLL_SECONDS = 0.5  # how often a supervised service looks whether its supervisor still lives
 SHUTDOWN_MARGIN_SECONDS = 1.0  # beyond NOETL_SHUTDOWN_SECONDS; the supervisor kills after 10 s
 PARENT_VARIABLE = "PLAYHEAD_PARENT_PID"
+
+BAD_SETTINGS = 2  # exit code
 
 S = TypeVar("S", bound=CommonSettings)
 
@@ -85,12 +89,26 @@ def _first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def run_service(name: str, settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> int:
-    """Run `main(settings, stop)` until it returns; SIGTERM and SIGINT set `stop`.
+def read_settings(kind: type[S]) -> S | None:
+    """Return settings from the environment, or None after a line per wrong value on stderr."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
+            name = "_".join(str(part) for part in item["loc"]).upper()
+            sys.stderr.write(f"playhead: {name}: {item['msg']} (see `playhead settings`)\n")
+        return None
+
+
+def run_service(name: str, kind: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]) -> int:
+    """Run `main(settings, stop)` until it returns; SIGTERM and SIGINT set `stop`. Settings come from the environment.
 
     Returns:
-        0 after a clean stop, 1 when the service could not start or broke.
+        0 after a clean stop, 1 when the service could not start or broke, 2 when a setting is wrong.
     """
+    settings = read_settings(kind)
+    if settings is None:
+        return BAD_SETTINGS
     configure_logging(name, settings.noetl_log_level, settings.noetl_log_format)
     configure_tracing(name, settings.otel_exporter_otlp_endpoint)
     try:

@@ -14,17 +14,18 @@ from services.api.metrics import CLAIMS
 from services.api.models import ClaimBody
 from services.api.redaction import redact
 from services.api.store.claim import ClaimCommand, ClaimPolicy
+from services.api.store.database import Row
 from services.api.store.queries import queries
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 routes = RouteTable("commands")
 
 _SQL = queries("execution")
 
 
-async def _command(call: Call) -> asyncpg.Record:
+async def _command(call: Call) -> Row:
     event_id = call.path_id("event_id")
     row = await call.context.database.fetchrow(_SQL["command_by_event"], event_id)
     if row is None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-import asyncpg
 from aiohttp import web
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints
 
@@ -140,7 +139,7 @@ async def list_credentials(call: Call) -> web.StreamResponse:
     return reply(answer, headers=headers)
 
 
-async def _cache(call: Call, row: asyncpg.Record, data: object) -> None:
+async def _cache(call: Call, row: Mapping[str, Any], data: object) -> None:
     """Keep a copy in the keychain, where `{{ keychain.<name> }}` finds it; without a key nothing is kept."""
     query: ReadQuery = call.query
     context = call.context

@@ -39,7 +39,7 @@ def requested_version(value: object) -> int | None:
 async def execute(call: Call) -> web.StreamResponse:
     """Resolve the catalog entry, store the first events and commands, answer with the new id."""
     body: ExecuteBody = call.body
-    kinds = EXECUTABLE_KINDS
+    kinds: tuple[str, ...] = EXECUTABLE_KINDS
     if body.resource_kind is not None:
         found = _KINDS.get(body.resource_kind.strip().lower())
         if found is None:

@@ -10,11 +10,13 @@ from services.api import views
 from services.api.http import Call, RouteTable, not_found, reply, unprocessable
 from services.api.metrics import EXECUTIONS_ENDED
 from services.api.models import CancelBody, DetailQuery, ListQuery, PageQuery, StatusQuery
+from services.api.redaction import redact
+from services.api.store.database import Row
 from services.api.store.lifecycle import CancelExecution
 from services.api.store.queries import queries
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 routes = RouteTable("executions")
 
@@ -24,7 +26,7 @@ OFFSET_MAX = 5000  # deeper pages are refused, as in the original
 CASCADE_DEPTH_MAX = 64  # generations of children that one cancel follows
 
 
-async def _header(call: Call, execution_id: int, *, message: str | None = None) -> asyncpg.Record:
+async def _header(call: Call, execution_id: int, *, message: str | None = None) -> Row:
     row = await call.context.database.fetchrow(_SQL["header"], execution_id)
     if row is None:
         raise not_found(message or f"Execution {execution_id} not found")
@@ -72,7 +74,7 @@ async def detail(call: Call) -> web.StreamResponse:
     if row["status"] in views.TERMINAL:
         terminal = await call.context.database.fetchrow(_SQL["terminal_result"], execution_id)
     if terminal is not None:
-        document["result"] = views.redact(terminal["result"])
+        document["result"] = redact(terminal["result"])
         document["error"] = document["error"] or terminal["error"]
     events: list[dict[str, Any]] = []
     paging = None

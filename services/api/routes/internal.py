@@ -112,7 +112,7 @@ async def load(call: Call) -> web.StreamResponse:
             documents.append(
                 {
                     **dict(row),
-                    "events": [views.envelope(event) for event in events],
+                    "events": [views.envelope(dict(event)) for event in events],
                     "complete": newest >= row["stream_version"],
                 }
             )

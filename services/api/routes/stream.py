@@ -15,6 +15,7 @@ from services.api.bus import TooManyReadersError
 from services.api.http import Call, RouteTable, dumps, not_found, overloaded
 from services.api.metrics import STREAM_READERS
 from services.api.models import StreamQuery
+from services.api.redaction import redact
 from services.api.store.queries import queries
 
 routes = RouteTable("executions")
@@ -97,7 +98,7 @@ async def _send_page(
     for row in rows:
         version = row["stream_version"]
         ended = ended or row["event_type"] in TERMINAL_TYPES
-        document = views.redact(views.envelope(row))
+        document = redact(views.envelope(row))
         parts.append(b"id: %d\nevent: %s\ndata: %s\n\n" % (version, str(row["event_type"]).encode(), dumps(document)))
     if parts:
         await _write(response, b"".join(parts))

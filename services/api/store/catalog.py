@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from services.api.store.queries import queries
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from services.api.store.database import Database
+    from services.api.store.database import Database, Row
 
 VERSION_MAX = 32_767  # versions are SMALLINT
 
@@ -69,7 +67,7 @@ async def register(database: Database, entry: NewEntry) -> int:
         return int(last) + 1
 
 
-async def list_entries(database: Database, chosen: EntryFilter, *, limit: int, offset: int) -> list[asyncpg.Record]:
+async def list_entries(database: Database, chosen: EntryFilter, *, limit: int, offset: int) -> list[Row]:
     """Return up to `limit` entries, newest first."""
     return await database.fetch(
         _SQL["list_entries"],
@@ -82,11 +80,11 @@ async def list_entries(database: Database, chosen: EntryFilter, *, limit: int, o
     )
 
 
-async def entry_by_id(database: Database, catalog_id: int) -> asyncpg.Record | None:
+async def entry_by_id(database: Database, catalog_id: int) -> Row | None:
     """Return one entry."""
     return await database.fetchrow(_SQL["entry_by_id"], catalog_id)
 
 
-async def entry_by_path(database: Database, path: str, version: int | None) -> asyncpg.Record | None:
+async def entry_by_path(database: Database, path: str, version: int | None) -> Row | None:
     """Return a version of `path`, or the newest."""
     return await database.fetchrow(_SQL["entry_by_path"], path, version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from services.api.store.rows import CommandStatus, ExecutionRow, ExecutionStatus, NewCommand, NewEvent
@@ -85,7 +86,7 @@ def apply_effect(batch: StreamBatch, execution: ExecutionRow, effect: Effect) ->
             batch.set_timer(
                 execution,
                 timer_id=effect.timer_id,
-                due_at=effect.due_at,
+                due_at=datetime.fromisoformat(effect.due_at),
                 purpose=effect.purpose,
                 step=effect.step_name,
                 command=effect.command_id,

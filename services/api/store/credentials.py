@@ -10,9 +10,7 @@ from services.api.store.queries import queries
 from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from services.api.store.database import Database
+    from services.api.store.database import Database, Row
 
 TABLE = "credential"  # bound into what is encrypted, together with the name
 
@@ -32,7 +30,7 @@ class NewCredential:
     description: str | None
 
 
-async def save(database: Database, credential: NewCredential) -> asyncpg.Record:
+async def save(database: Database, credential: NewCredential) -> Row:
     """Insert or replace by name and return the row without its data."""
     row = await database.fetchrow(
         _SQL["upsert"],
@@ -50,17 +48,17 @@ async def save(database: Database, credential: NewCredential) -> asyncpg.Record:
 
 async def list_credentials(
     database: Database, *, type_name: str | None, text: str | None, limit: int, offset: int
-) -> list[asyncpg.Record]:
+) -> list[Row]:
     """Return up to `limit` credentials by name, without data."""
     return await database.fetch(_SQL["list"], type_name, text, limit, offset)
 
 
-async def find(database: Database, identifier: str) -> asyncpg.Record | None:
+async def find(database: Database, identifier: str) -> Row | None:
     """Return the credential with this id (all digits) or name, its data still encrypted."""
     return await database.fetchrow(_SQL["find"], parse_id(identifier), identifier)
 
 
-async def delete(database: Database, identifier: str) -> asyncpg.Record | None:
+async def delete(database: Database, identifier: str) -> Row | None:
     """Delete the credential and return its id and name; None when there is none."""
     row = await find(database, identifier)
     return None if row is None else await database.fetchrow(_SQL["delete"], row["id"])

@@ -6,9 +6,9 @@ values through orjson.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
 import orjson
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     Connection = PoolConnectionProxy[asyncpg.Record]
+
+Row: TypeAlias = Mapping[str, Any]  # one result row by column name
 
 COMMAND_TIMEOUT_SECONDS = 30.0  # a statement that takes longer is a fault; callers get 503 and try again
 ACQUIRE_TIMEOUT_SECONDS = 5.0  # waiting longer for a connection means the pool is saturated
@@ -96,15 +98,15 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
-    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
         """Run one statement and return its rows."""
         async with self.connection() as connection:
-            return await connection.fetch(sql, *arguments)
+            return cast("list[Row]", await connection.fetch(sql, *arguments))
 
-    async def fetchrow(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
+    async def fetchrow(self, sql: str, *arguments: Any) -> Row | None:
         """Run one statement and return its first row or None."""
         async with self.connection() as connection:
-            return await connection.fetchrow(sql, *arguments)
+            return cast("Row | None", await connection.fetchrow(sql, *arguments))
 
     async def fetchval(self, sql: str, *arguments: Any) -> Any:
         """Run one statement and return its first value."""

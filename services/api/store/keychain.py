@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from services.api.store.queries import queries
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from services.api.store.database import Database
+    from services.api.store.database import Database, Row
 
 TABLE = "keychain"  # bound into what is encrypted, together with the cache key
 RENEW_TABLE = "keychain.renew_config"  # the same for the renewal settings, which hold client secrets
@@ -49,7 +47,7 @@ def cache_key(*, name: str, catalog_id: int, scope_type: str, execution_id: int 
             return f"{name}:{catalog_id}:global"
 
 
-async def save(database: Database, entry: NewKeychainEntry) -> asyncpg.Record | None:
+async def save(database: Database, entry: NewKeychainEntry) -> Row | None:
     """Insert or replace; return `expires_at` and `ttl_seconds`, or None when the catalog entry does not exist."""
     return await database.fetchrow(
         _SQL["upsert"],
@@ -106,7 +104,7 @@ async def catalog_of_execution(database: Database, execution_id: int) -> int | N
     return None if value is None else int(value)
 
 
-async def read(database: Database, key: str) -> asyncpg.Record | None:
+async def read(database: Database, key: str) -> Row | None:
     """Return the entry, expired or not, and count the access."""
     return await database.fetchrow(_SQL["read"], key)
 
@@ -116,7 +114,7 @@ async def delete(database: Database, key: str) -> None:
     await database.fetchval(_SQL["delete"], key)
 
 
-async def list_entries(database: Database, catalog_id: int, *, limit: int) -> list[asyncpg.Record]:
+async def list_entries(database: Database, catalog_id: int, *, limit: int) -> list[Row]:
     """Return up to `limit` entries of a catalog entry, without data."""
     return await database.fetch(_SQL["list"], catalog_id, limit)
 

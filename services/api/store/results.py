@@ -15,9 +15,7 @@ from services.api.store.queries import queries
 from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from services.api.store.database import Database
+    from services.api.store.database import Database, Row
 
 _SQL = queries("result_store")
 _REFERENCE = re.compile(r"noetl://execution/(\d{1,19})/result/(.{1,4096})/(\d{1,19})")
@@ -81,14 +79,9 @@ async def data_of(database: Database, *, execution_id: int, result_id: int) -> s
     return text
 
 
-async def newest_of_step(database: Database, execution_id: int, name: str) -> asyncpg.Record | None:
+async def newest_of_step(database: Database, execution_id: int, name: str) -> Row | None:
     """Return the newest result of a step or of this name, with its data as JSON text."""
     return await database.fetchrow(_SQL["newest_of_step"], execution_id, name)
-
-
-async def list_results(database: Database, execution_id: int, *, limit: int, offset: int) -> list[asyncpg.Record]:
-    """Return up to `limit` results of an execution, oldest first, without data."""
-    return await database.fetch(_SQL["list"], execution_id, limit, offset)
 
 
 async def delete_scope(database: Database, execution_id: int, *, scope: str, source_step: str | None = None) -> int:

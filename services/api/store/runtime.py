@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from services.api.store.queries import queries
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from services.api.store.database import Database
+    from services.api.store.database import Database, Row
 
 WORKER_POOL = "worker_pool"
 
@@ -48,12 +46,12 @@ async def register(database: Database, pool: NewPool) -> int:
     )
 
 
-async def heartbeat(database: Database, name: str) -> asyncpg.Record | None:
+async def heartbeat(database: Database, name: str) -> Row | None:
     """Mark a pool as alive and ready; return `runtime_id` and `runtime`, None when it is unknown."""
     return await database.fetchrow(_SQL["heartbeat"], WORKER_POOL, name)
 
 
-async def deregister(database: Database, name: str) -> asyncpg.Record | None:
+async def deregister(database: Database, name: str) -> Row | None:
     """Mark a pool as offline; return `runtime_id` and `runtime`, None when it is unknown."""
     return await database.fetchrow(_SQL["deregister"], WORKER_POOL, name)
 
@@ -66,7 +64,7 @@ async def list_pools(
     offline_after_seconds: float,
     limit: int,
     offset: int,
-) -> list[asyncpg.Record]:
+) -> list[Row]:
     """Return up to `limit` pools by name."""
     return await database.fetch(_SQL["list"], WORKER_POOL, runtime, status, offline_after_seconds, limit, offset)
 

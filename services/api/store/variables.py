@@ -9,9 +9,7 @@ from services.api.store.database import encode_json
 from services.api.store.queries import queries
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from services.api.store.database import Database
+    from services.api.store.database import Database, Row
 
 _SQL = queries("transient")
 
@@ -24,12 +22,12 @@ async def save(
     await database.fetchval(_SQL["upsert"], execution_id, list(values), texts, var_type, source_step)
 
 
-async def list_variables(database: Database, execution_id: int, *, limit: int) -> list[asyncpg.Record]:
+async def list_variables(database: Database, execution_id: int, *, limit: int) -> list[Row]:
     """Return up to `limit` variables, oldest first; `var_value` is JSON text."""
     return await database.fetch(_SQL["list"], execution_id, limit)
 
 
-async def read(database: Database, execution_id: int, name: str) -> asyncpg.Record | None:
+async def read(database: Database, execution_id: int, name: str) -> Row | None:
     """Return one variable and count the access."""
     return await database.fetchrow(_SQL["read"], execution_id, name)
 

@@ -20,14 +20,6 @@ SELECT result_id, execution_id, name, scope, source_step, data::text AS data, by
  ORDER BY created_at DESC, result_id DESC
  LIMIT 1;
 
--- name: list
--- Without data. $1 execution id bigint, $2 limit, $3 offset int
-SELECT result_id, execution_id, name, scope, source_step, bytes, sha256, expires_at
-  FROM noetl.result_store
- WHERE execution_id = $1 AND (expires_at IS NULL OR expires_at > now())
- ORDER BY created_at, result_id
- LIMIT $2::int OFFSET $3::int;
-
 -- name: delete_scope
 -- $1 execution id bigint, $2 scope text, $3 source step text or NULL for every step
 WITH deleted AS (

@@ -1,0 +1,73 @@
+"""Health and metrics. `/health` and `/livez` say that the process serves, `/readyz` that it can store events."""
+
+from __future__ import annotations
+
+import logging
+import time
+from importlib.metadata import version
+
+import asyncpg
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from services.api.http import Call, RouteTable, reply
+from services.api.metrics import POOL_IN_USE, POOL_WAITING, UP
+from services.api.store import runtime
+
+routes = RouteTable("health")
+log = logging.getLogger(__name__)
+
+VERSION = version("playhead")
+
+
+@routes.add("GET", "/", "Say hello")
+async def root(_: Call) -> web.StreamResponse:
+    """Tell what runs here and where to read on."""
+    return reply(
+        {"message": "Playhead API is running", "version": VERSION, "docs": "/docs", "openapi": "/openapi.json"}
+    )
+
+
+@routes.add("GET", "/health", "Liveness, as in the original")
+async def health(_: Call) -> web.StreamResponse:
+    """Answer without touching the database."""
+    return reply({"status": "ok"})
+
+
+@routes.add("GET", "/api/health", "Liveness, as in the original")
+async def api_health(_: Call) -> web.StreamResponse:
+    """Answer without touching the database."""
+    return reply({"status": "ok"})
+
+
+@routes.add("GET", "/livez", "Liveness")
+async def livez(call: Call) -> web.StreamResponse:
+    """Answer how long the process has served."""
+    return reply({"status": "ok", "uptime_seconds": round(time.monotonic() - call.context.started_at_monotonic, 3)})
+
+
+@routes.add("GET", "/readyz", "Readiness", errors=(503,))
+async def readyz(call: Call) -> web.StreamResponse:
+    """Answer 503 while the database cannot be used or the process is stopping. NATS may be away: rows wait."""
+    problems = ["stopping"] if call.context.stopping.is_set() else []
+    try:
+        await runtime.ping(call.context.database)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        log.warning("not ready", extra={"error": type(error).__name__})
+        problems.append("database unavailable")
+    document = {
+        "status": "not ready" if problems else "ok",
+        "problems": problems,
+        "nats": "connected" if call.context.bus.is_connected else "disconnected",
+    }
+    return reply(document, status=503 if problems else 200)
+
+
+@routes.add("GET", "/metrics", "Prometheus metrics", media_type="text/plain")
+async def metrics(call: Call) -> web.StreamResponse:
+    """Answer every metric of this process."""
+    database = call.context.database
+    UP.set(1)
+    POOL_IN_USE.set(database.size - database.idle)
+    POOL_WAITING.set(database.waiting)
+    return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -124,12 +124,12 @@ async def run_program(
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         source.write(stdin)
         source.seek(0)
-        process = await asyncio.to_thread(_popen, command, source.fileno(), out.fileno(), err.fileno(), env, user)
+        process = _popen(command, source.fileno(), out.fileno(), err.fileno(), env, user)
         try:
             code = await wait_exit(process, timeout_seconds)
         finally:
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # its children too: initdb works through them
                 process.wait(KILL_WAIT_SECONDS)
         texts = []
         for file in (out, err):
@@ -150,6 +150,7 @@ def _popen(
         stderr=stderr,
         env=dict(env),
         cwd="/",
+        start_new_session=True,
         user=user.uid if user else None,
         group=user.gid if user else None,
         extra_groups=[] if user else None,

@@ -42,7 +42,7 @@ async def connect(url: str, *, name: str) -> Client:
             name=name,
             allow_reconnect=True,
             connect_timeout=int(CONNECT_SECONDS),
-            reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+            reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]  # a float works: it goes to asyncio.sleep
             max_reconnect_attempts=-1,
             ping_interval=PING_SECONDS,
             max_outstanding_pings=PINGS_OUTSTANDING_MAX,

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS_MAX = 90.0
@@ -26,12 +28,13 @@ TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 class Stack:
     """The whole stack as a user runs it."""
 
-    def __init__(self, *, workers: int = 1) -> None:
+    def __init__(self, *, workers: int = 1, env: Mapping[str, str] | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="playhead-stack-"))
         self.directory.chmod(0o711)  # run by root, Postgres is another user
         self.data_dir = self.directory / "data"
         self._ready_file = self.directory / "ready.json"
         self._workers = workers
+        self._env = {**os.environ, **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.session: aiohttp.ClientSession | None = None
 
@@ -44,7 +47,7 @@ class Stack:
     async def start(self) -> None:
         """Start and wait until everything is ready."""
         with (self.directory / "dev.log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), cwd=ROOT, stdout=log, stderr=log)  # noqa: ASYNC220
+            self.process = subprocess.Popen(self.command(), cwd=ROOT, env=self._env, stdout=log, stderr=log)  # noqa: ASYNC220
         async with asyncio.timeout(READY_SECONDS_MAX):
             while not self._ready_file.exists():
                 assert self.process.poll() is None, self.logs()
@@ -140,6 +143,19 @@ class Stack:
             if not answer["pagination"]["has_next"]:
                 return found[::-1]
             page += 1
+
+    async def until_rows(self, sql: str, *arguments: object, count: int) -> list[asyncpg.Record]:
+        """Return the rows of a query once there are `count` of them."""
+        connection = await asyncpg.connect(self.ready["postgres_dsn"])
+        try:
+            async with asyncio.timeout(END_SECONDS_MAX):
+                while True:
+                    rows = await connection.fetch(sql, *arguments)
+                    if len(rows) == count:
+                        return list(rows)
+                    await asyncio.sleep(POLL_SECONDS)
+        finally:
+            await connection.close()
 
     async def stop(self) -> int:
         """SIGTERM the supervisor and return its exit code."""

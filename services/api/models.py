@@ -139,6 +139,7 @@ class OutboxClaimBody(Lax):
     """Body of `POST /api/internal/outbox/claim`."""
 
     limit: int = Field(100, ge=1, le=1000)
+    published_ids: list[Id] = Field(default_factory=list, max_length=10_000, description="marked first, in one go")
 
 
 class MarkPublishedBody(Lax):

@@ -267,6 +267,9 @@ class _Stack:
             "PLAYHEAD_PARENT_PID": str(os.getpid()),
         }
         if service == "api":
+            env.setdefault(
+                "NOETL_INGEST_LANES", "1"
+            )  # the database is next door: a second lane only halves the batches
             env |= {"NOETL_POSTGRES_DSN": self._postgres.dsn(), "NOETL_ENCRYPTION_KEY_FILE": str(self._key_file)}
         else:
             env[f"NOETL_{service.upper()}_METRICS_PORT"] = str(metrics_port)

@@ -49,6 +49,7 @@ class OutboxPublisher:
         self._publisher = publisher
         self._settings = settings
         self._kicked = kicked
+        self._published: list[int] = []  # acknowledged by JetStream, to be marked with the next claim
         self._streams_suspect = False
         self.is_healthy = False
 
@@ -59,25 +60,34 @@ class OutboxPublisher:
         return suspect
 
     async def step(self) -> bool:
-        """Publish one batch; return whether there was one. Waits for nothing but its own calls.
+        """Mark what the last batch published, publish the next; return whether there was one.
 
         Raises:
             ApiUnavailableError: nothing is lost; leased rows come back by themselves.
         """
         with BATCH_SECONDS.time(), span("outbox batch"):
-            rows = await self._api.claim_outbox(self._settings.noetl_outbox_publisher_batch_size)
+            limit = self._settings.noetl_outbox_publisher_batch_size
+            rows = await self._api.claim_outbox(limit, published=self._published)
+            self._published = []
             self.is_healthy = True
             if not rows:
                 return False
             verdicts = await self._publisher.publish([self._outgoing(row) for row in rows])
-            done = [row["outbox_id"] for row, verdict in zip(rows, verdicts, strict=True) if verdict is None]
-            if done:
-                await self._api.mark_published(done)
-                PUBLISHED.inc(len(done))
+            self._published = [row["outbox_id"] for row, verdict in zip(rows, verdicts, strict=True) if verdict is None]
+            PUBLISHED.inc(len(self._published))
             for row, verdict in zip(rows, verdicts, strict=True):
                 if verdict is not None:
                     await self._give_back(row, verdict)
-        return len(done) > 0
+        return len(self._published) > 0
+
+    async def finish(self) -> None:
+        """Mark what the last batch published, for the last time."""
+        if not self._published:
+            return
+        try:
+            await self._api.mark_published(self._published)
+        except (ApiUnavailableError, ApiRefusedError) as error:
+            log.info("published rows not marked; they will be sent once more", extra={"error": str(error)})
 
     def _outgoing(self, row: dict[str, Any]) -> Outgoing:
         headers: dict[str, str] = {}
@@ -120,6 +130,7 @@ class OutboxPublisher:
                 await ensure_streams()
             if not busy:
                 await self._wait()
+        await self.finish()
 
 
 async def _watch_pending(api: ApiClient, stop: asyncio.Event) -> None:

@@ -18,7 +18,7 @@ from shared.platform.api_client import ApiClient, open_api
 from shared.platform.dead_letters import keep_dead_letter
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 from shared.platform.health import serve_metrics
-from shared.platform.lifecycle import run_service
+from shared.platform.lifecycle import pause, run_service
 from shared.platform.settings import ProjectorSettings
 from shared.platform.tracing import extract, span
 from shared.wire.envelope import EnvelopeError, read_envelope
@@ -26,6 +26,7 @@ from shared.wire.envelope import EnvelopeError, read_envelope
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 1.0  # one wait for messages; bounds how long a stop takes
+LINGER_SECONDS = 0.05  # a batch that is not full waits this long for more: read models may lag, transactions cost
 NAK_SECONDS = 1.0  # before a batch that the API could not take comes again; jittered up to twice that
 
 
@@ -119,6 +120,9 @@ async def main(settings: ProjectorSettings, stop: asyncio.Event) -> None:
         while not stop.is_set():
             messages = await consumer.fetch(settings.noetl_projector_batch_size, FETCH_SECONDS)
             if messages:
+                await pause(stop, LINGER_SECONDS)
+                more = settings.noetl_projector_batch_size - len(messages)
+                messages += await consumer.fetch(more, 0.0) if more > 0 else []
                 await projector.handle(messages)
 
 

@@ -67,9 +67,10 @@ class ApiClient:
                     return await self._once(method, path, encoded)
         raise ApiUnavailableError(path)
 
-    async def claim_outbox(self, limit: int) -> list[Json]:
-        """Lease up to `limit` (1..1000) due outbox rows, oldest first."""
-        rows: list[Json] = (await self._call("POST", "/api/internal/outbox/claim", {"limit": limit}))["rows"]
+    async def claim_outbox(self, limit: int, *, published: Sequence[int] = ()) -> list[Json]:
+        """Mark `published` rows, then lease up to `limit` (1..1000) due rows, oldest first."""
+        body = {"limit": limit, "published_ids": list(published)}
+        rows: list[Json] = (await self._call("POST", "/api/internal/outbox/claim", body))["rows"]
         return rows
 
     async def mark_published(self, outbox_ids: Sequence[int]) -> int:

@@ -54,7 +54,7 @@ class ApiSettings(CommonSettings):
     noetl_postgres_pool_min: Count = Field(2, description="connections kept open")
     noetl_postgres_pool_max: Count = Field(10, description="connections at most, per API process")
     noetl_ingest_lanes: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="concurrent write transactions; an execution always uses the same lane"
+        2, description="concurrent write transactions; an execution always uses the same lane"
     )
     noetl_ingest_queue_max: Count = Field(2048, description="writes waiting at most; beyond: 503 + Retry-After")
     noetl_ingest_batch_max: Count = Field(128, description="writes that share one transaction at most")

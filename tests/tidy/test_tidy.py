@@ -16,7 +16,11 @@ FUNCTION_LINES_MAX = 70
 SQL = re.compile(r"^\s*(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|CREATE\s+TABLE)\s", re.I | re.S)
 # Talk to the embedded server about itself: there is no schema yet.
 SQL_OUTSIDE_FILES = {Path("services/dev/postgres.py"), Path("services/api/identity.py")}
-ENVIRONMENT_READERS = {Path("shared/platform/lifecycle.py"), Path("services/worker/tools/base.py")}
+ENVIRONMENT_READERS = {
+    Path("shared/platform/lifecycle.py"),
+    Path("services/worker/tools/base.py"),
+    Path("services/worker/python_child.py"),
+}
 
 
 def name(path: Path) -> str:

@@ -44,6 +44,8 @@ async def outbox_claim(call: Call) -> web.StreamResponse:
     lease = call.context.settings.noetl_outbox_lease_seconds
     async with call.context.database.transaction() as connection:
         await connection.execute(_OUTBOX["relaxed_commit"])
+        if call.body.published_ids:
+            await connection.execute(_OUTBOX["mark_published"], call.body.published_ids)
         rows = await connection.fetch(_OUTBOX["claim"], call.body.limit, lease)
     OUTBOX_CLAIMED.inc(len(rows))
     documents = [{**dict(row), "payload": orjson.Fragment(row["payload"])} for row in rows]

@@ -43,7 +43,7 @@ def _resume_version(call: Call) -> int:
 async def stream(call: Call) -> web.StreamResponse:
     """Send what is in the log, then what comes, until the terminal event."""
     execution_id = call.path_id("execution_id")
-    row = await call.context.database.fetchrow(_SQL["header"], execution_id)
+    row = await call.context.database.fetchrow(_SQL["stream_header"], execution_id)
     if row is None:
         raise not_found(f"Execution {execution_id} not found")
     STREAM_READERS.inc()

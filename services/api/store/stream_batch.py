@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from shared.engine.limits import ENVELOPE_BYTES_MAX
-
 from services.api.store.database import encode_json
 from services.api.store.queries import queries
 from services.api.store.rows import Columns, CommandRow, CommandStatus, ExecutionRow, NewCommand, NewEvent
+from shared.engine.limits import ENVELOPE_BYTES_MAX
 from shared.wire.notification import CommandNotification
 from shared.wire.subjects import command_subject, event_subject
 
@@ -253,13 +252,12 @@ class StreamBatch:
         Raises:
             asyncpg.PostgresError: the database refuses.
         """
-        await self._write_executions(connection)
-        for name, columns in (
-            ("insert_events", self.events),
-            ("insert_outbox", self.outbox),
-            ("insert_commands", self.new_commands),
-            ("insert_timers", self.timers),
-        ):
+        inserts, updates = self._execution_rows()
+        if len(inserts):
+            await connection.execute(_SQL["insert_executions"], *inserts.values)
+        if len(self.events) or len(self.outbox) or len(updates):
+            await connection.execute(_SQL["append"], *self.events.values, *self.outbox.values, *updates.values)
+        for name, columns in (("insert_commands", self.new_commands), ("insert_timers", self.timers)):
             if len(columns):
                 await connection.execute(_SQL[name], *columns.values)
         await self._write_commands(connection)
@@ -267,7 +265,8 @@ class StreamBatch:
         if ended:
             await connection.execute(_SQL["cancel_commands"], ended)
 
-    async def _write_executions(self, connection: Connection) -> None:
+    def _execution_rows(self) -> tuple[Columns, Columns]:
+        """Return the rows of new executions and of changed ones."""
         inserts, updates = Columns(width=9), Columns(width=9)
         for row in self.executions.values():
             state = _json(row.state)
@@ -295,10 +294,7 @@ class StreamBatch:
                     row.error,
                     state,
                 )
-        if len(inserts):
-            await connection.execute(_SQL["insert_executions"], *inserts.values)
-        if len(updates):
-            await connection.execute(_SQL["update_executions"], *updates.values)
+        return inserts, updates
 
     async def _write_commands(self, connection: Connection) -> None:
         columns = Columns(width=13)

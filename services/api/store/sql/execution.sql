@@ -61,6 +61,10 @@ SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.sta
  WHERE e.execution_id = $1
  LIMIT 1;
 
+-- name: stream_header
+-- What a reader of the event stream needs to know. $1 execution id bigint
+SELECT status, stream_version FROM noetl.execution WHERE execution_id = $1 LIMIT 1;
+
 -- name: terminal_result
 -- The result of the terminal event. $1 execution id bigint
 SELECT event_type, context, result, error

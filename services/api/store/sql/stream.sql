@@ -57,31 +57,6 @@ SELECT u.execution_id, u.catalog_id, u.parent_execution_id, u.status, now(), CAS
               $9::text[])
     AS u (execution_id, catalog_id, parent_execution_id, status, stream_version, last_event_id, state, terminal, error);
 
--- name: insert_events
--- Append to the log. The unique index on (execution_id, stream_version) refuses a second writer of one version.
--- $1 execution_id bigint[] $2 catalog_id bigint[] $3 event_id bigint[] $4 parent_event_id bigint[]
--- $5 parent_execution_id bigint[] $6 event_type text[] $7 node_name text[] $8 node_type text[] $9 status text[]
--- $10 context text[] $11 result text[] $12 meta text[] (JSON) $13 error text[] $14 worker_id text[]
--- $15 stream_version bigint[] $16 idempotency_key text[] $17 command_id bigint[]
-INSERT INTO noetl.event (execution_id, catalog_id, event_id, parent_event_id, parent_execution_id, event_type, node_id,
-                         node_name, node_type, status, context, result, meta, error, worker_id, stream_id, stream_version,
-                         aggregate_type, idempotency_key, command_id)
-SELECT u.execution_id, u.catalog_id, u.event_id, u.parent_event_id, u.parent_execution_id, u.event_type, u.node_name,
-       u.node_name, u.node_type, u.status, u.context::jsonb, u.result::jsonb, u.meta::jsonb, u.error, u.worker_id,
-       'execution/' || u.execution_id, u.stream_version, 'execution', u.idempotency_key, u.command_id
-  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-              $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::text[],
-              $17::bigint[])
-    AS u (execution_id, catalog_id, event_id, parent_event_id, parent_execution_id, event_type, node_name, node_type,
-          status, context, result, meta, error, worker_id, stream_version, idempotency_key, command_id);
-
--- name: insert_outbox
--- $1 execution_id bigint[], $2 event_id bigint[], $3 subject text[], $4 payload text[] (JSON), $5 msg_id text[]
-INSERT INTO noetl.outbox (execution_id, event_id, subject, payload, payload_codec, msg_id)
-SELECT u.execution_id, u.event_id, u.subject, u.payload::jsonb, 'json', u.msg_id
-  FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
-    AS u (execution_id, event_id, subject, payload, msg_id);
-
 -- name: insert_commands
 -- $1 execution_id bigint[] $2 command_id bigint[] $3 event_id bigint[] $4 catalog_id bigint[] $5 parent_execution_id bigint[]
 -- $6 step_name text[] $7 tool_kind text[] $8 attempt int[] $9 context text[] $10 meta text[] (JSON) $11 loop_event_id text[]
@@ -117,16 +92,41 @@ UPDATE noetl.command
    SET status = 'CANCELLED', completed_at = now(), updated_at = now()
  WHERE execution_id = ANY ($1::bigint[]) AND status IN ('PENDING', 'CLAIMED', 'RUNNING');
 
--- name: update_executions
--- $1 execution_id bigint[] $2 status text[] $3 stream_version bigint[] $4 actionable_version bigint[]
--- $5 decided_version bigint[] $6 last_event_id bigint[] $7 ended bool[] $8 error text[] $9 state text[] (JSON, NULL keeps)
+-- name: append
+-- Append to the log, queue its messages, move the marks of its executions: one statement, one round trip.
+-- The unique index on (execution_id, stream_version) refuses a second writer of one version. Arrays may be empty.
+-- Events: $1 execution_id bigint[] $2 catalog_id bigint[] $3 event_id bigint[] $4 parent_event_id bigint[]
+-- $5 parent_execution_id bigint[] $6 event_type text[] $7 node_name text[] $8 node_type text[] $9 status text[]
+-- $10 context text[] $11 result text[] $12 meta text[] (JSON) $13 error text[] $14 worker_id text[]
+-- $15 stream_version bigint[] $16 idempotency_key text[] $17 command_id bigint[]
+-- Outbox: $18 execution_id bigint[] $19 event_id bigint[] $20 subject text[] $21 payload text[] (JSON) $22 msg_id text[]
+-- Executions: $23 execution_id bigint[] $24 status text[] $25 stream_version bigint[] $26 actionable_version bigint[]
+-- $27 decided_version bigint[] $28 last_event_id bigint[] $29 ended bool[] $30 error text[] $31 state text[] (JSON, NULL keeps)
+WITH events AS (
+INSERT INTO noetl.event (execution_id, catalog_id, event_id, parent_event_id, parent_execution_id, event_type, node_id,
+                         node_name, node_type, status, context, result, meta, error, worker_id, stream_id, stream_version,
+                         aggregate_type, idempotency_key, command_id)
+SELECT u.execution_id, u.catalog_id, u.event_id, u.parent_event_id, u.parent_execution_id, u.event_type, u.node_name,
+       u.node_name, u.node_type, u.status, u.context::jsonb, u.result::jsonb, u.meta::jsonb, u.error, u.worker_id,
+       'execution/' || u.execution_id, u.stream_version, 'execution', u.idempotency_key, u.command_id
+  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
+              $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::text[],
+              $17::bigint[])
+    AS u (execution_id, catalog_id, event_id, parent_event_id, parent_execution_id, event_type, node_name, node_type,
+          status, context, result, meta, error, worker_id, stream_version, idempotency_key, command_id)
+), outbox AS (
+INSERT INTO noetl.outbox (execution_id, event_id, subject, payload, payload_codec, msg_id)
+SELECT u.execution_id, u.event_id, u.subject, u.payload::jsonb, 'json', u.msg_id
+  FROM unnest($18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[])
+    AS u (execution_id, event_id, subject, payload, msg_id)
+)
 UPDATE noetl.execution AS e
    SET status = u.status, stream_version = u.stream_version, actionable_version = u.actionable_version,
        decided_version = u.decided_version, last_event_id = u.last_event_id,
        end_time = CASE WHEN u.ended THEN COALESCE(e.end_time, now()) ELSE e.end_time END,
        error = COALESCE(u.error, e.error), state = COALESCE(u.state::jsonb, e.state), updated_at = now()
-  FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bool[], $8::text[],
-              $9::text[])
+  FROM unnest($23::bigint[], $24::text[], $25::bigint[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bool[], $30::text[],
+              $31::text[])
     AS u (execution_id, status, stream_version, actionable_version, decided_version, last_event_id, ended, error, state)
  WHERE e.execution_id = u.execution_id;
 

@@ -474,7 +474,6 @@ CREATE UNIQUE INDEX IF NOT EXISTS idx_frame_claim_key_unique
 CREATE INDEX IF NOT EXISTS idx_keychain_name_catalog ON noetl.keychain (keychain_name, catalog_id);
 CREATE INDEX IF NOT EXISTS idx_outbox_ready ON noetl.outbox (status, available_at, outbox_id)
     WHERE status IN ('PENDING', 'FAILED');
-CREATE INDEX IF NOT EXISTS idx_event_exec_id_event_id_desc ON noetl.event (execution_id, event_id DESC);
 CREATE INDEX IF NOT EXISTS idx_execution_list_page
     ON noetl.execution (COALESCE(start_time, created_at) DESC NULLS LAST, execution_id DESC)
     INCLUDE (catalog_id, parent_execution_id, status, last_event_type, last_node_name, last_event_id, end_time, error);

@@ -17,13 +17,13 @@ WITH due AS (
       FROM noetl.command c
       JOIN noetl.execution e ON e.execution_id = c.execution_id AND e.status = 'RUNNING'
       LEFT JOIN noetl.runtime r ON r.kind = 'worker_pool' AND r.name = c.worker_id
-     WHERE (c.status = 'PENDING' AND c.notified_at < now() - make_interval(secs => $1))
+     WHERE c.status IN ('PENDING', 'CLAIMED', 'RUNNING') AND c.notified_at < now() - make_interval(secs => LEAST($1::float8, $2::float8))
+       AND ((c.status = 'PENDING' AND c.notified_at < now() - make_interval(secs => $1))
         OR (c.status IN ('CLAIMED', 'RUNNING')
-            AND c.notified_at < now() - make_interval(secs => LEAST($1, $2))
             AND (r.status IN ('offline', 'stopped')
                  OR (c.lease_until < now()
                      AND (r.heartbeat IS NULL OR r.heartbeat < now() - make_interval(secs => $2)
-                          OR c.claimed_at < now() - interval '1800 s'))))
+                          OR c.claimed_at < now() - interval '1800 s')))))
      ORDER BY c.notified_at
      LIMIT $6
        FOR UPDATE OF c SKIP LOCKED

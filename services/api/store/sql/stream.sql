@@ -86,11 +86,12 @@ UPDATE noetl.command AS c
  WHERE c.execution_id = u.execution_id AND c.command_id = u.command_id;
 
 -- name: cancel_commands
--- Close what a terminal execution leaves open.
+-- Close what a terminal execution leaves open. NOT IN keeps the planner from walking the index of all open commands.
 -- $1 execution ids bigint[]
-UPDATE noetl.command
+UPDATE noetl.command AS c
    SET status = 'CANCELLED', completed_at = now(), updated_at = now()
- WHERE execution_id = ANY ($1::bigint[]) AND status IN ('PENDING', 'CLAIMED', 'RUNNING');
+  FROM unnest($1::bigint[]) AS u (execution_id)
+ WHERE c.execution_id = u.execution_id AND c.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED');
 
 -- name: append
 -- Append to the log, queue its messages, move the marks of its executions: one statement, one round trip.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import nats.errors
@@ -21,7 +22,6 @@ async def connect(url: str, *, name: str) -> Client:
 
     Raises:
         OSError: no server answers.
-        TimeoutError: no server answers in time.
     """
 
     client = Client()
@@ -37,20 +37,23 @@ async def connect(url: str, *, name: str) -> Client:
         log.debug("nats error", extra={"error": type(error).__name__})
 
     try:
-        await client.connect(
-            servers=[part.strip() for part in url.split(",") if part.strip()],
-            name=name,
-            allow_reconnect=True,
-            connect_timeout=int(CONNECT_SECONDS),
-            reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]  # a float works: it goes to asyncio.sleep
-            max_reconnect_attempts=-1,
-            ping_interval=PING_SECONDS,
-            max_outstanding_pings=PINGS_OUTSTANDING_MAX,
-            pending_size=PENDING_BYTES,
-            disconnected_cb=on_disconnect,
-            reconnected_cb=on_reconnect,
-            error_cb=on_error,
-        )
-    except nats.errors.Error as error:
+        # With no limit of reconnects the client would also never give up the first connection.
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.connect(
+                servers=[part.strip() for part in url.split(",") if part.strip()],
+                name=name,
+                allow_reconnect=True,
+                connect_timeout=int(CONNECT_SECONDS),
+                reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]  # a float works: it goes to asyncio.sleep
+                max_reconnect_attempts=-1,
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=PINGS_OUTSTANDING_MAX,
+                pending_size=PENDING_BYTES,
+                disconnected_cb=on_disconnect,
+                reconnected_cb=on_reconnect,
+                error_cb=on_error,
+            )
+    except (nats.errors.Error, TimeoutError) as error:
+        await client.close()
         raise OSError(f"NATS cannot be reached: {type(error).__name__}") from error
     return client

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
-from tests.support.postgres import load_original_dump
 
 from services.api.store.migrate import MigrationError, migrate
+from tests.support.postgres import load_original_dump
 
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default

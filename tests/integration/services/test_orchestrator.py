@@ -1,0 +1,127 @@
+"""What the orchestrator promises, whatever order its messages come in."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from services.orchestrator.orchestrator import Orchestrator
+from tests.e2e.playbooks import DIAMOND, FAILING, HANDLED, LINEAR
+from tests.support.api import RunningApi
+
+Envelope = dict[str, Any]
+
+
+def issued(log: list[Envelope]) -> list[str]:
+    return [item["node_name"] for item in log if item["event_type"] == "command.issued"]
+
+
+def types(log: list[Envelope]) -> list[str]:
+    return [item["event_type"] for item in log]
+
+
+async def test_a_step_that_ended_leads_to_the_next(api: RunningApi) -> None:
+    orchestrator = Orchestrator(api.client, cache_max=10)
+    execution = await api.start(LINEAR)
+    await api.work(execution, "start", {"greeting": "Hi", "sum": 3})
+    await orchestrator.handle({execution: await api.log(execution)})
+    assert issued(await api.log(execution)) == ["start", "finish"]
+    await api.work(execution, "finish", {"message": "HI"})
+    await orchestrator.handle({execution: await api.log(execution)})
+    assert types(await api.log(execution))[-2:] == ["workflow.completed", "playbook.completed"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_loss_repetition_and_disorder_change_nothing(api: RunningApi, seed: int) -> None:
+    chance = random.Random(seed)
+    orchestrator = Orchestrator(api.client, cache_max=10)
+    execution = await api.start(DIAMOND)
+
+    async def deliver() -> None:
+        log = await api.log(execution)
+        arrived = [item for item in log * 2 if chance.random() < 0.5] or log[-1:]
+        chance.shuffle(arrived)
+        while arrived:
+            batch = [arrived.pop() for _ in range(min(len(arrived), chance.randint(1, 4)))]
+            await orchestrator.handle({execution: batch})
+        await orchestrator.handle({execution: log[-1:]})  # the newest message arrives, at last
+
+    for step in ("start", *chance.sample(["left", "right", "slow"], 3), "join"):
+        await api.work(execution, step, {"side": step})
+        await deliver()
+        await deliver()
+    log = await api.log(execution)
+    assert Counter(issued(log)) == Counter(["start", "left", "right", "slow", "join"])
+    assert types(log).count("playbook.completed") == 1
+    assert [item["stream_version"] for item in log] == list(range(1, len(log) + 1))
+
+
+async def test_of_two_orchestrators_one_decides(api: RunningApi) -> None:
+    first, second = (Orchestrator(api.client, cache_max=10) for _ in range(2))
+    execution = await api.start(DIAMOND)
+    for step in ("start", "left", "slow", "right", "join"):
+        await api.work(execution, step, {"side": step})
+        log = await api.log(execution)
+        await first.handle({execution: log})
+        await second.handle({execution: log})
+    log = await api.log(execution)
+    assert Counter(issued(log)) == Counter(["start", "left", "right", "slow", "join"])
+    assert types(log).count("playbook.completed") == 1
+
+
+async def test_without_any_message_the_reconciler_decides(api: RunningApi) -> None:
+    orchestrator = Orchestrator(api.client, cache_max=10)
+    execution = await api.start(LINEAR)
+    await api.work(execution, "start", {"greeting": "Hi", "sum": 3})
+    await orchestrator.reconcile([execution])
+    assert issued(await api.log(execution)) == ["start", "finish"]
+
+
+async def test_an_execution_dropped_from_memory_goes_on(api: RunningApi) -> None:
+    orchestrator = Orchestrator(api.client, cache_max=1)
+    executions = [await api.start(LINEAR) for _ in range(3)]
+    for step in ("start", "finish"):
+        for execution in executions:
+            await api.work(execution, step, {"greeting": "Hi", "sum": 3})
+            await orchestrator.handle({execution: (await api.log(execution))[-3:]})
+    for execution in executions:
+        assert types(await api.log(execution))[-1] == "playbook.completed"
+
+
+async def test_an_input_that_cannot_be_rendered_ends_the_execution_with_the_template(api: RunningApi) -> None:
+    broken = LINEAR.replace("{{ start.greeting }}", "{{ start.greeting | no_such_filter_here }}")
+    status, answer = await api.request("POST", "/api/catalog/register", {"content": broken})
+    assert status == 422, "an unknown filter is known to be wrong before anything runs"
+    assert "no_such_filter_here" in str(answer)
+    failing = LINEAR.replace("{{ start.greeting }}", "{{ 1 / start.zero }}")
+    orchestrator = Orchestrator(api.client, cache_max=10)
+    execution = await api.start(failing)
+    await api.work(execution, "start", {"zero": 0, "sum": 3})
+    await orchestrator.handle({execution: await api.log(execution)})
+    _, status_document = await api.request("GET", f"/api/executions/{execution}/status")
+    assert status_document["status"] == "FAILED"
+    assert "1 / start.zero" in status_document["error"]
+
+
+async def test_a_failure_ends_the_execution_unless_an_arc_handles_it(api: RunningApi) -> None:
+    orchestrator = Orchestrator(api.client, cache_max=10)
+    failing, handled = await api.start(FAILING), await api.start(HANDLED)
+    for execution in (failing, handled):
+        await api.work(execution, "start", error="boom")
+        await orchestrator.handle({execution: await api.log(execution)})
+    assert types(await api.log(failing))[-1] == "playbook.failed"
+    assert issued(await api.log(handled)) == ["start", "rescue"]
+
+
+async def test_an_execution_that_was_cancelled_is_left_alone(api: RunningApi) -> None:
+    orchestrator = Orchestrator(api.client, cache_max=10)
+    execution = await api.start(LINEAR)
+    await api.work(execution, "start", {"greeting": "Hi", "sum": 3})
+    log = await api.log(execution)
+    await api.request("POST", f"/api/executions/{execution}/cancel")
+    await orchestrator.handle({execution: log})
+    assert types(await api.log(execution))[-1] == "execution.cancelled"
+    assert issued(await api.log(execution)) == ["start"]

@@ -132,6 +132,14 @@ def names_keychain(text: str) -> bool:
     return "keychain" in text and _KEYCHAIN.search(text) is not None
 
 
+def _inner(text: str) -> str:
+    """Return what stands between the braces of `{{ .. }}`, without the marks of whitespace control next to them."""
+    inner = text[2:-2]
+    start = 1 if inner[:1] in ("-", "+") else 0
+    end = len(inner) - (1 if inner[-1:] in ("-", "+") else 0)
+    return inner[start:end].strip()
+
+
 @lru_cache(maxsize=TEMPLATE_CACHE_MAX)
 def _compiled(text: str) -> tuple[Any, Template | None]:
     """Return (expression, None) for a lone expression, else (None, template)."""
@@ -140,7 +148,7 @@ def _compiled(text: str) -> tuple[Any, Template | None]:
     stripped = text.strip()
     if stripped.startswith("{{") and stripped.endswith("}}"):
         try:
-            return _environment.compile_expression(stripped[2:-2].strip("-+ \n\t"), undefined_to_none=True), None
+            return _environment.compile_expression(_inner(stripped), undefined_to_none=True), None
         except JinjaError:
             pass  # `{{ a }} and {{ b }}` is no expression: text
     return None, _environment.from_string(text)

@@ -87,8 +87,8 @@ async def publisher(nats_server: NatsServer) -> AsyncIterator[tuple[JetStreamPub
 async def add_row(dsn: str, subject: str, payload: str, *, msg_id: str) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(
-        "INSERT INTO noetl.outbox (execution_id, event_id, subject, payload, payload_codec, msg_id) "
-        "VALUES (1, hashtext($3), $1, $2::jsonb, 'json', $3)",
+        "INSERT INTO noetl.outbox (execution_id, event_id, subject, payload, payload_codec, msg_id, attempts) "
+        "VALUES (1, hashtext($3), $1, $2::jsonb, 'json', $3, 5)",
         subject,
         payload,
         msg_id,
@@ -140,7 +140,7 @@ async def test_a_message_that_cannot_be_sent_is_given_up_with_its_reason(
 async def test_a_missing_stream_does_not_use_up_attempts(database_dsn: str, nats_server: NatsServer) -> None:
     connection = await connect(nats_server.url, name="test")
     await add_row(database_dsn, f"nowhere.{uuid.uuid4().hex}", "{}", msg_id="m1")
-    async with running_api(database_dsn, noetl_outbox_attempts_max=1) as api:
+    async with running_api(database_dsn, noetl_outbox_attempts_max=2) as api:
         made = JetStreamPublisher(connection, timeout_seconds=1.0)
         outbox = OutboxPublisher(api.client, made, OutboxSettings(), asyncio.Event())
         assert await outbox.step() is False

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 from aiohttp import web
 
 from services.api.bus import Bus
@@ -190,6 +191,9 @@ def _plain_error(error: web.HTTPException) -> web.Response:
 
 
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
+    if isinstance(error, asyncpg.DataError):
+        log.info("values refused", extra={"path": request.path, "error": type(error).__name__})
+        return error_reply(HttpError(422, f"the database refuses these values: {type(error).__name__}"))
     if type(error).__module__.startswith("asyncpg"):
         log.warning("database refused", extra={"path": request.path, "error": type(error).__name__})
         return error_reply(_unavailable())

@@ -7,22 +7,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from services.api.http import Call, unprocessable
-from services.api.models import NAME_MAX, Lax
+from services.api.models import NAME_MAX, Lax, storable
 from services.api.store.catalog import VERSION_MAX
 
 TEXT_MAX = 10_000  # characters of a description
 OFFSET_MAX = 1_000_000  # rows skipped at most; a page beyond costs a full scan and shows nothing useful
-
-
-def storable(text: str) -> str:
-    """Return `text`.
-
-    Raises:
-        ValueError: it has a NUL character, which Postgres cannot store.
-    """
-    if "\x00" in text:
-        raise ValueError("must not contain NUL characters")
-    return text
 
 
 def _empty_is_none(value: object) -> object:

@@ -5,12 +5,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.wire.types import ID_MAX, parse_id
 
 NAME_MAX = 1024  # characters of a step, event or worker name
 REASON_MAX = 2000  # characters of a reason that a person gives
+
+
+def storable(text: str) -> str:
+    """Return `text`.
+
+    Raises:
+        ValueError: it has a NUL character, which Postgres cannot store.
+    """
+    if "\x00" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
 
 
 def _lax_id(value: object) -> object:
@@ -23,7 +34,8 @@ def _text_or_int(value: object) -> object:
 
 
 Id = Annotated[int, BeforeValidator(_lax_id), Field(gt=0, le=ID_MAX)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX), AfterValidator(storable)]
+Text = Annotated[str, AfterValidator(storable)]
 
 
 class Lax(BaseModel):
@@ -35,7 +47,7 @@ class Lax(BaseModel):
 class ExecuteBody(Lax):
     """Body of `POST /api/execute`."""
 
-    path: str | None = Field(None, max_length=NAME_MAX, description="catalog path; this or `catalog_id`")
+    path: Text | None = Field(None, max_length=NAME_MAX, description="catalog path; this or `catalog_id`")
     catalog_id: Id | None = Field(None, description="catalog entry; wins over `path`")
     version: Annotated[int | str | None, Field(description='version, digits, or "latest"')] = None
     resource_kind: str | None = Field(None, description="playbook or agent")
@@ -74,7 +86,7 @@ class EventBody(EventItem):
     """Body of `POST /api/events`, in the dialect of either worker."""
 
     execution_id: Id
-    worker_id: str | None = Field(None, max_length=NAME_MAX)
+    worker_id: Text | None = Field(None, max_length=NAME_MAX)
     actionable: bool = True
 
 
@@ -83,7 +95,7 @@ class BatchBody(Lax):
 
     execution_id: Id
     events: list[EventItem]
-    worker_id: str | None = Field(None, max_length=NAME_MAX)
+    worker_id: Text | None = Field(None, max_length=NAME_MAX)
 
 
 class ClaimBody(Lax):
@@ -96,7 +108,7 @@ class ClaimBody(Lax):
 class CancelBody(Lax):
     """Body of `POST /api/executions/{execution_id}/cancel`; may be absent."""
 
-    reason: str = Field("User requested cancellation", max_length=REASON_MAX)
+    reason: Text = Field("User requested cancellation", max_length=REASON_MAX)
     cascade: bool = True
 
 
@@ -106,7 +118,7 @@ class PageQuery(Lax):
     page: int = Field(1, ge=1, le=1_000_000)
     page_size: int = Field(100, ge=10, le=500)
     since_event_id: int | None = Field(None, ge=0, le=ID_MAX)
-    event_type: str | None = Field(None, max_length=NAME_MAX)
+    event_type: Text | None = Field(None, max_length=NAME_MAX)
 
 
 class DetailQuery(PageQuery):
@@ -120,7 +132,7 @@ class ListQuery(Lax):
 
     page: int = Field(1, ge=1, le=1_000_000)
     page_size: int = Field(100, ge=1)
-    status: str | None = Field(None, max_length=32)
+    status: Text | None = Field(None, max_length=32)
 
 
 class StatusQuery(Lax):
@@ -152,7 +164,7 @@ class MarkFailedBody(Lax):
     """Body of `POST /api/internal/outbox/mark-failed`."""
 
     outbox_id: Id
-    error: str
+    error: Text
     attempts: int = Field(1, ge=1, le=1_000_000)
     max_delay_seconds: int = Field(300, ge=1, le=86_400)
 
@@ -203,10 +215,10 @@ class DeadLetterBody(Lax):
     """Body of `POST /api/internal/dead-letters`."""
 
     source: Name
-    subject: str | None = None
-    msg_id: str | None = None
+    subject: Text | None = None
+    msg_id: Text | None = None
     payload: Any = None
-    reason: str
+    reason: Text
     deliveries: int = Field(ge=0, le=1_000_000)
     execution_id: Id | None = None
 

@@ -97,6 +97,11 @@ class _Reader:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+            if not _is_text(key):
+                self._problem(
+                    key_node, path, "", "the key has a NUL or a lone surrogate, which cannot be stored", "error"
+                )
+                continue
             if key in found and key_node.start_mark.line > node.start_mark.line:
                 self._problem(key_node, path, key, "the key stands twice; the last one counts", "warning")
             found[key] = self.read(value_node, (*path, key))
@@ -109,6 +114,9 @@ class _Reader:
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._problem(node, path, "", f"not a plain value: {error}", "error")
             return None
+        if isinstance(value, str) and not _is_text(value):
+            self._problem(node, path, "", "the text has a NUL or a lone surrogate, which cannot be stored", "error")
+            return None
         if value is None or isinstance(value, str | bool | int | float):
             return value
         return str(node.value)  # dates and the like stay the text they were
@@ -119,6 +127,13 @@ class _Reader:
         self.problems.append(
             Problem(line=mark.line + 1, column=mark.column + 1, key=name, message=text[:300], severity=severity)
         )
+
+
+def _is_text(value: str) -> bool:
+    """Whether `value` can be stored: YAML escapes can make characters that UTF-8 or Postgres do not have."""
+    return ("\x00" not in value and value.isascii()) or not any(
+        char == "\x00" or "\ud800" <= char <= "\udfff" for char in value
+    )
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

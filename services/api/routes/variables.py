@@ -11,8 +11,8 @@ from aiohttp import web
 from pydantic import model_validator
 
 from services.api.http import Call, HttpError, RouteTable, not_found, reply, unprocessable
-from services.api.inputs import Answer, ShortText, path_text, storable
-from services.api.models import NAME_MAX, Lax
+from services.api.inputs import Answer, ShortText, path_text
+from services.api.models import NAME_MAX, Lax, storable
 from services.api.store import variables as store
 from services.api.views import time_z
 

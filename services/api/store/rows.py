@@ -155,9 +155,9 @@ class Columns:
         self.values = [[] for _ in range(self.width)]
 
     def add(self, *row: Any) -> None:
-        """Append one row; its length must be the width."""
+        """Append one row; its length must be the width. NUL characters, which no text column takes, become U+FFFD."""
         for column, value in zip(self.values, row, strict=True):
-            column.append(value)
+            column.append(value.replace("\x00", "\ufffd") if type(value) is str and "\x00" in value else value)
 
     def __len__(self) -> int:
         return len(self.values[0])

@@ -74,7 +74,7 @@ def _bounded(value: object) -> object:
     """Return `value` when small, else what it was: an error must not echo a large body."""
     if isinstance(value, str | int | float | bool | None):
         return value if not isinstance(value, str) or len(value) <= 200 else value[:200] + "..."
-    return f"<{type(value).__name__}>"
+    return f"<{type(value).__name__}>" if value else value
 
 
 def validation_detail(error: ValidationError, prefix: str) -> list[dict[str, Any]]:

@@ -29,6 +29,11 @@ def _lax_id(value: object) -> object:
     return value if parsed is None else parsed
 
 
+def _at_least_one(value: object) -> object:
+    """Take 0 for 1, as the original does."""
+    return 1 if value in ("0", 0) else value
+
+
 def _text_or_int(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -130,8 +135,8 @@ class DetailQuery(PageQuery):
 class ListQuery(Lax):
     """Query of `GET /api/executions`."""
 
-    page: int = Field(1, ge=1, le=1_000_000)
-    page_size: int = Field(100, ge=1)
+    page: Annotated[int, BeforeValidator(_at_least_one)] = Field(1, ge=1, le=1_000_000)
+    page_size: Annotated[int, BeforeValidator(_at_least_one)] = Field(100, ge=1)
     status: Text | None = Field(None, max_length=32)
 
 

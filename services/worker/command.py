@@ -17,7 +17,11 @@ class BadCommandError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run, for whom, and what to send back with the result."""
+    """What to run, for whom, and what to send back with the result.
+
+    `deferred` has the places below `tool_config` and `input` that the worker is to render; None: the server does not say,
+    and every template is rendered, as by the original's workers.
+    """
 
     execution_id: int
     command_id: int
@@ -29,6 +33,7 @@ class Command:
     input: dict[str, Any]
     render_context: dict[str, Any]
     meta: dict[str, Any]
+    deferred: list[list[str | int]] | None = None
 
     @property
     def catalog_id(self) -> int | None:
@@ -52,6 +57,13 @@ def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise BadCommandError(f"`{key}` of the command is no JSON object")
+    return value
+
+
+def _paths(value: object) -> list[list[str | int]] | None:
+    """Return the deferred places, None when the server sends none or something else."""
+    if not isinstance(value, list) or not all(isinstance(path, list) for path in value):
+        return None
     return value
 
 
@@ -80,4 +92,5 @@ def parse_command(answer: object, *, event_id: int, command_id: int) -> Command:
         input=_object(context, "input"),
         render_context=_object(context, "render_context"),
         meta=meta,
+        deferred=_paths(context.get("deferred")),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from services.worker.limits import KEYCHAIN_ENTRIES_MAX, RENDER_DEPTH_MAX, SECRET_REDACT_MIN_CHARS
@@ -76,9 +76,10 @@ async def prepared(command: Command, api: WorkerApi) -> tuple[dict[str, Any], di
     Raises:
         ToolError: it names too many entries, or one that does not exist.
     """
-    source = {"config": command.tool_config, "input": command.input}
-    wanted = named_entries(source)
-    if not wanted and not has_template(source):
+    source = {"tool_config": command.tool_config, "input": command.input}
+    places = _places(source, command.deferred)
+    wanted = named_entries([value for _, value in places])
+    if not wanted and not has_template([value for _, value in places]):
         return command.tool_config, command.input, []
     if len(wanted) > KEYCHAIN_ENTRIES_MAX:
         text = f"{len(wanted)} keychain entries; at most {KEYCHAIN_ENTRIES_MAX} per command"
@@ -90,9 +91,38 @@ async def prepared(command: Command, api: WorkerApi) -> tuple[dict[str, Any], di
             raise ToolError("worker", "KEYCHAIN", f"keychain entry '{name}' does not exist or has expired")
         entries[name] = entry
     names = {**command.render_context, **command.input, "keychain": entries}
-    rendered = render(_resolved(source, entries), names, code=uses_keychain)
+    rendered: Any = source
+    for path, value in places:
+        rendered = _with(rendered, path, render(_resolved(value, entries), names, code=uses_keychain))
     secrets = {text for text in _texts(entries) if len(text) >= SECRET_REDACT_MIN_CHARS}
-    return rendered["config"], rendered["input"], sorted(secrets, key=len, reverse=True)
+    return rendered["tool_config"], rendered["input"], sorted(secrets, key=len, reverse=True)
+
+
+def _places(source: Mapping[str, Any], deferred: list[list[str | int]] | None) -> list[tuple[list[str | int], Any]]:
+    """Return the places to render with what stands there; everything when the server does not name them."""
+    if deferred is None:
+        return [(["tool_config"], source["tool_config"]), (["input"], source["input"])]
+    found: list[tuple[list[str | int], Any]] = []
+    for path in deferred:
+        value: Any = source
+        try:
+            for key in path:
+                value = value[key]
+        except (KeyError, IndexError, TypeError):
+            continue  # rendered away
+        if path:
+            found.append((path, value))
+    return found
+
+
+def _with(value: Any, path: Sequence[str | int], new: Any) -> Any:
+    """Return a copy of `value` with `new` at `path`, sharing what is beside it."""
+    if not path:
+        return new
+    key, *rest = path
+    if isinstance(value, Mapping):
+        return {**value, key: _with(value[key], rest, new)}
+    return [_with(item, rest, new) if index == key else item for index, item in enumerate(value)]
 
 
 def redacted(value: Any, secrets: list[str], depth: int = 0) -> Any:

@@ -19,7 +19,7 @@ from shared.engine.fold import ROUTING_KEY, fold_entry, fold_passed, fold_routin
 from shared.engine.limits import EPOCHS_MAX, MAX_ATTEMPTS, RESULT_BYTES_MAX, TRANSITIONS_MAX
 from shared.engine.playbook import Arc, Playbook, Step
 from shared.engine.state import Event, State, StepRun
-from shared.engine.templates import TemplateError, render_condition, render_value
+from shared.engine.templates import TemplateError, deferred_paths, render_condition, render_value
 
 _PREFIXES = ("ctx.", "iter.", "step.", "workload.")
 
@@ -285,9 +285,11 @@ class _Planner:
             given = render_value(dict(step.input), names)
         except TemplateError as error:
             raise TemplateError(f"step '{step.name}', input: {error}") from error
+        source = {"tool_config": step.tool, "input": step.input}
         return {
             "tool_config": config,
             "input": given,
+            "deferred": [list(path) for path in deferred_paths(source)],
             "render_context": render_context_of(names, self._state, [config, given]),
             "spec": {"next_mode": step.mode},
         }

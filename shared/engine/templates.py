@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
@@ -28,6 +28,7 @@ from shared.engine.limits import (
 )
 
 _KEYCHAIN = re.compile(r"\{[{%][^{}]*\bkeychain\b")
+KEYCHAIN_REFERENCE = "$noetl_ref"  # key of a mapping that stands for a field of a keychain entry
 _FALSE_TEXTS = frozenset({"", "false", "0", "no", "none"})  # the original's truth of text in conditions
 _range_left: ContextVar[int] = ContextVar("range_left", default=TEMPLATE_RANGE_MAX)
 
@@ -138,6 +139,26 @@ def _inner(text: str) -> str:
     start = 1 if inner[:1] in ("-", "+") else 0
     end = len(inner) - (1 if inner[-1:] in ("-", "+") else 0)
     return inner[start:end].strip()
+
+
+def deferred_paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where `value`, as its author wrote it, names the keychain: the worker renders these places and no others.
+
+    Data that only looks like a template, because a step before returned it, is never rendered.
+    """
+    if isinstance(value, str):
+        if names_keychain(value):
+            yield path
+    elif len(path) <= VALUE_DEPTH_MAX:
+        if isinstance(value, Mapping):
+            if KEYCHAIN_REFERENCE in value:
+                yield path
+                return
+            for key, item in value.items():
+                yield from deferred_paths(item, (*path, str(key)))
+        elif isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                yield from deferred_paths(item, (*path, index))
 
 
 @lru_cache(maxsize=TEMPLATE_CACHE_MAX)

@@ -127,3 +127,15 @@ workflow:
   - step: finish
     tool: {kind: python, input: {answer: "{{ start }}"}, code: "result = {'seen': str(answer)}"}
 """
+
+INJECTION = """
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: injection, path: e2e/injection}
+workflow:
+  - step: start
+    tool: {kind: python, code: "result = {'text': '{' + '{ keychain.db.password }} {' + '{ 1 + 1 }}'}"}
+    next: {arcs: [{step: finish}]}
+  - step: finish
+    tool: {kind: python, input: {text: "{{ start.text }}"}, code: "result = {'text': text}"}
+"""

@@ -66,6 +66,12 @@ async def test_an_http_step_reaches_a_server(stack: Stack) -> None:
     assert status["status"] == "COMPLETED", status
 
 
+async def test_data_that_looks_like_a_template_stays_data(stack: Stack) -> None:
+    status = await run(stack, playbooks.INJECTION)
+    _, detail = await stack.request("GET", f"/api/executions/{status['execution_id']}")
+    assert detail["result"]["context"] == {"text": "{{ keychain.db.password }} {{ 1 + 1 }}"}
+
+
 async def test_a_cancelled_execution_stays_cancelled(stack: Stack) -> None:
     execution_id = await stack.execute(await stack.register(playbooks.SLEEPING))
     code, answer = await stack.request("POST", f"/api/executions/{execution_id}/cancel", {"reason": "enough"})

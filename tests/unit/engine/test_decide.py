@@ -228,6 +228,21 @@ def test_a_step_sets_variables_that_later_steps_see() -> None:
     assert rendered("{{ ctx.twice }}", more=", set: {ctx.twice: '{{ output.data.n * 2 }}'}") == 14
 
 
+def test_only_what_the_author_wrote_is_left_to_the_worker_and_data_is_never_a_template() -> None:
+    run = Simulation(
+        document(
+            "{step: a, %s, next: {arcs: [{step: b}]}}" % NOOP,
+            "{step: b, tool: {kind: noop, input: {v: '{{ a.text }}'}, auth: {key: '{{ keychain.k.token }}'}}, "
+            "input: {r: {$noetl_ref: {kind: keychain, name: k, field: f}}}}",
+        )
+    )
+    run.answer("a", {"text": "{{ keychain.k.token }} {{ 1 + 1 }}"})
+    run.decide()
+    context = run.context("b")
+    assert context["tool_config"]["input"]["v"] == "{{ keychain.k.token }} {{ 1 + 1 }}"
+    assert sorted(context["deferred"]) == [["input", "r"], ["tool_config", "auth", "key"]]
+
+
 def test_a_template_that_fails_raises_and_names_itself() -> None:
     run = Simulation(
         document(

@@ -276,6 +276,16 @@ async def test_keychain_is_resolved_and_kept_out_of_the_log(api: Recorded, box: 
     assert sum(path == "/api/keychain/77/k" for path, _, _ in api.requests) == 1
 
 
+async def test_only_the_places_that_the_server_names_are_rendered(api: Recorded, box: ToolBox) -> None:
+    args = {"data": "{{ keychain.k.token }} and {{ 1 + 1 }}", "own": "{{ keychain.k.token }}"}
+    code = "result = {'data': data, 'own': own}"
+    api.command = command("python", {"code": code, "args": args}, names={"catalog_id": "77"})
+    api.command["context"]["deferred"] = [["tool_config", "args", "own"], ["tool_config", "gone", 3]]
+    await handled(api, box)
+    response = api.batches()[-1][-3]["payload"]["response"]
+    assert response == {"data": args["data"], "own": "[REDACTED]"}
+
+
 async def test_cancelling_a_command_stops_its_tool_and_reports_nothing(api: Recorded, box: ToolBox) -> None:
     running = asyncio.Event()
 

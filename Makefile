@@ -42,4 +42,5 @@ bench: $(STAMP) ## measure; results and targets are in bench/README.md
 	$(BIN)/python -m bench.run
 
 clean: ## remove .playhead (data!), caches; keeps .venv
+	@find .playhead -name cluster-is-elsewhere.txt 2>/dev/null | while read -r note; do rm -rf "$$(tail -n 1 "$$note")"; done
 	rm -rf .playhead .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

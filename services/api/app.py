@@ -134,7 +134,11 @@ def _mounted(spec: RouteSpec, token: str) -> Callable[[web.Request], Awaitable[w
             log.warning("dependency unavailable", extra={"route": spec.path, "error": type(error).__name__})
             return error_reply(_unavailable())
         finally:
-            REQUEST_SECONDS.labels(spec.method, spec.path, str(status)).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            REQUEST_SECONDS.labels(spec.method, spec.path, str(status)).observe(seconds)
+            if log.isEnabledFor(logging.DEBUG):
+                fields = {"route": f"{spec.method} {spec.path}", "status": status, "seconds": round(seconds, 6)}
+                log.debug("request", extra={**fields, **request.match_info})
 
     return handle
 

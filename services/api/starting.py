@@ -6,6 +6,7 @@ first step is on its way one hop earlier. It is the same pure `decide`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from shared.engine import (
 if TYPE_CHECKING:
     from services.api.context import ApiContext
     from services.api.playbooks import Entry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ async def start_execution(
     )
     commands = await context.writer.submit(operation)
     EXECUTIONS_STARTED.inc()
+    log.info("execution started", extra={"execution_id": execution_id, "path": entry.path, "version": entry.version})
     return Started(execution_id=execution_id, commands_generated=commands)
 
 

@@ -145,7 +145,10 @@ class CommandRunner:
             outcome = failed(
                 ToolError(command.kind, type(error).__name__, f"the worker failed: {type(error).__name__}")
             )
-        TOOL_SECONDS.labels(tool=label).observe(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        TOOL_SECONDS.labels(tool=label).observe(seconds)
+        ended = {"step": command.step, "tool": label, "status": outcome.status, "seconds": round(seconds, 4)}
+        log.info("command ended", extra={**command.log_fields(), **ended})
         COMMANDS.labels(tool=label, outcome=outcome.status.lower()).inc()
         return outcome
 

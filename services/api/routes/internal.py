@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import asdict
 from typing import Any
@@ -31,6 +32,7 @@ from services.api.store.queries import queries
 from shared.engine import effect_from_json
 
 routes = RouteTable("internal")
+log = logging.getLogger(__name__)
 
 _OUTBOX = queries("outbox")
 _EXECUTION = queries("execution")
@@ -180,7 +182,9 @@ def _count_ends(decisions: list[DecisionItem], results: list[CommitResult]) -> N
             for effect in item.effects:
                 name = effect.get("event_type")
                 if name in ("playbook.completed", "playbook.failed"):
-                    EXECUTIONS_ENDED.labels(status=str(name).rpartition(".")[2].upper()).inc()
+                    status = str(name).rpartition(".")[2].upper()
+                    EXECUTIONS_ENDED.labels(status=status).inc()
+                    log.info("execution ended", extra={"execution_id": item.execution_id, "status": status})
 
 
 @routes.add("POST", "/api/internal/reconcile", "Heal what a crash left", body=ReconcileBody, internal=True)

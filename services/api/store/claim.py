@@ -89,6 +89,7 @@ class ClaimCommand(Operation[Claimed]):
                 worker_id=row.worker_id,
             )
         if row.attempt >= self._policy.attempts_max:
+            # The one refusal that stores something: the claimant is sent away, and the command's end is written all the same.
             self._give_up(batch, execution, row)
             raise conflict("already_terminal", message="Command status: FAILED")
         return self._claim(batch, execution, row, reason=reason)

@@ -39,7 +39,7 @@ from services.api.routes import (
     variables,
 )
 from services.api.store.database import Database
-from services.api.store.migrate import MigrationError
+from services.api.store.migrate import MigrationError, require_current_schema
 from services.api.store.migrate import migrate as migrate_database
 from services.api.store.stream_batch import WireOptions
 from services.api.store.stream_writer import StreamWriter
@@ -221,7 +221,8 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
     """Open the resources of one API process; `stack` closes them.
 
     Raises:
-        OSError, asyncpg.PostgresError: Postgres cannot be used.
+        DatabaseUnavailableError: Postgres cannot be used.
+        MigrationError: the schema is not up to date.
         RuntimeError: no node number is free.
     """
     dsn = database_dsn(settings)
@@ -229,6 +230,7 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         dsn, size_min=settings.noetl_postgres_pool_min, size_max=settings.noetl_postgres_pool_max
     )
     stack.push_async_callback(database.close)
+    await require_current_schema(database)
     ids = await lease_ids(
         dsn, node_id=settings.noetl_snowflake_node_id, layout=SnowflakeLayout(settings.noetl_snowflake_layout)
     )

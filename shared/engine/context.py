@@ -72,25 +72,37 @@ def names_for(
             "timestamp": now,
         },
         "output": output_of(run),
+        "steps": results,
+        "path": state.path,
         "job": {"id": execution_id, "uuid": execution_id, "execution_id": execution_id},
         "execution_id": execution_id,
         "catalog_id": catalog_id,
     }
+    names["outcome"] = names["output"]
     if run is not None and run.status == "failed":
         names["error"] = run.error
     return names
 
 
+# Names of every command's context; all others are data of the execution and travel only as far as the bound allows.
+_ALWAYS = frozenset({"ctx", "workload", "iter", "event", "job", "execution_id", "catalog_id", "path"})
+_NOT_SENT = frozenset({"steps", "outcome"})  # the same data under another name
+
+
 def render_context_of(names: Mapping[str, Any], state: State, source: object) -> dict[str, Any]:
-    """Return the names that travel with a command: all, or, when the results are large, only results that it names."""
-    results: dict[str, Any] = {name: names[name] for name in state.results if name in names}
-    if len(_dumps(results)) > RENDER_CONTEXT_BYTES_MAX:
-        text = _dumps(source).decode()
-        results = {name: value for name, value in results.items() if name in text}
-    shown = {key: value for key, value in names.items() if key not in state.results}
-    shown.update(results)
+    """Return the names that travel with a command: all, or, when they are large, only those that its source mentions."""
+    results = {name: names[name] for name in state.results if name in names}
+    shown = {key: value for key, value in names.items() if key not in _NOT_SENT}
     shown["ctx"] = {**results, **state.variables}
     shown["workload"] = {**state.variables, **state.workload}
+    if len(_dumps(shown)) <= RENDER_CONTEXT_BYTES_MAX:
+        return shown
+    text = _dumps(source).decode()
+    shown = {key: value for key, value in shown.items() if key in _ALWAYS or key in text}
+    for key in ("ctx", "workload"):
+        shown[key] = {name: value for name, value in shown[key].items() if name in text}
+    if len(_dumps(shown["event"])) > RENDER_CONTEXT_BYTES_MAX:
+        shown["event"] = {**shown["event"], "payload": None}
     return shown
 
 

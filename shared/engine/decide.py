@@ -16,7 +16,7 @@ import orjson
 from shared.engine.context import names_for, render_context_of
 from shared.engine.effects import AppendEvent, Decision, Effect, IssueCommand, command_id_for
 from shared.engine.fold import ROUTING_KEY, fold_entry, fold_passed, fold_routing
-from shared.engine.limits import EPOCHS_MAX, MAX_ATTEMPTS, RESULT_BYTES_MAX, TRANSITIONS_MAX
+from shared.engine.limits import DIAGNOSTIC_CHARS_MAX, EPOCHS_MAX, MAX_ATTEMPTS, RESULT_BYTES_MAX, TRANSITIONS_MAX
 from shared.engine.playbook import Arc, Playbook, Step
 from shared.engine.state import Event, State, StepRun
 from shared.engine.templates import TemplateError, deferred_paths, render_condition, render_value
@@ -80,9 +80,10 @@ def _terminal_pair(
     state: State, *, final_step: str | None, run: StepRun | None, error: str | None, failed: bool
 ) -> tuple[AppendEvent, AppendEvent]:
     status = "failed" if failed else "completed"
+    output = bounded_result(run.response if run is not None else None)
     result = {
-        "status": "FAILED" if (run is None and failed) or (run is not None and run.status == "failed") else "COMPLETED",
-        "context": bounded_result(run.response if run is not None else None),
+        "status": "FAILED" if failed else "COMPLETED",
+        "context": {"step": final_step, "error": error, **output} if failed else output,
     }
     context = {"status": status, "final_step": final_step, "result": result, "error": error}
 
@@ -119,7 +120,6 @@ class _Planner:
         self._now = now.isoformat()
         self._effects: list[Effect] = []
         self._records: list[dict[str, Any]] = []  # routing records that no effect carries yet
-        self._raised: str | None = None
 
     def plan(self) -> Decision:
         if not self._state.runs and not self._state.waiting:
@@ -132,7 +132,7 @@ class _Planner:
                 self._state,
                 error=f"more than {TRANSITIONS_MAX} steps in a row without a tool: is there a cycle of them?",
             )
-        if not self._is_active():
+        if not self._is_active() or (self._state.failures and self._playbook.on_error == "fail_fast"):
             self._finish()
         self._flush()
         return Decision(effects=tuple(self._effects), state=self._state)
@@ -180,25 +180,37 @@ class _Planner:
         return {_bare(key): render_value(value, names) for key, value in given.items()}
 
     def _chosen(self, step: Step, run: StepRun, record: dict[str, Any]) -> list[Arc]:
-        """Return the arcs to follow: the first that holds, or all that hold in inclusive mode."""
+        """Return the arcs to follow: the first that holds, or all that hold in inclusive mode.
+
+        After an error only an arc whose condition looks at it is taken, and handles it; others only with `on_error: continue`.
+        """
         chosen: list[Arc] = []
-        names = self._names(run, record["set"]) if step.arcs else {}
+        if run.status == "skipped" or not step.arcs:
+            return chosen
+        names = self._names(run, record["set"])
+        failed = run.status == "failed"
         for arc in step.arcs:
-            try:
-                holds = arc.when is None or render_condition(arc.when, names)
-            except TemplateError as error:
-                self._raised = f"step '{step.name}', arc to '{arc.target or 'end'}': {error}"
+            if failed and not arc.sees_errors and self._playbook.on_error != "continue":
                 continue
-            if not holds:
+            if not self._holds(arc, names, record):
                 continue
-            if run.status == "failed" and arc.when is not None:
-                record["handled"] = True
+            record["handled"] = record["handled"] or (failed and arc.sees_errors)
             chosen.append(arc)
             if step.mode == "exclusive":
                 break
-        if not chosen and self._raised:
-            raise TemplateError(self._raised)
         return chosen
+
+    def _holds(self, arc: Arc, names: Mapping[str, Any], record: dict[str, Any]) -> bool:
+        """Whether a condition holds; one that cannot be evaluated does not, and leaves a diagnostic."""
+        if arc.when is None:
+            return True
+        try:
+            return render_condition(arc.when, names)
+        except TemplateError as error:
+            record.setdefault("diagnostics", []).append(
+                f"arc to '{arc.target or 'end'}': {error}"[:DIAGNOSTIC_CHARS_MAX]
+            )
+            return False
 
     # --- entering --------------------------------------------------------------------------------------------------
 
@@ -297,16 +309,17 @@ class _Planner:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        runs = [run for run in self._state.runs.values() if run.status in ("completed", "failed")]
-        last = max(runs, key=lambda run: (run.ended_version, run.epoch), default=None)
         failures = self._state.failures
+        wanted = ("failed",) if failures else ("completed",)
+        runs = [run for run in self._state.runs.values() if run.status in wanted and not run.handled]
+        last = max(runs, key=lambda run: (run.ended_version, run.epoch), default=None)
         error = failures[-1][1] if failures else None
-        self._records = [record for record in self._records if record["set"]]
+        self._records = [record for record in self._records if record["set"] or record.get("diagnostics")]
         self._flush()
         self._effects.extend(
             _terminal_pair(
                 self._state,
-                final_step=last.step if last is not None else None,
+                final_step=last.step if last is not None else (failures[-1][0] if failures else None),
                 run=last,
                 error=error,
                 failed=bool(failures),

@@ -144,8 +144,8 @@ def _ended(state: State, event: Event) -> State:
     run = state.runs.get(step) if step is not None else None
     if step is None or run is None or run.command_id != command_id or run.status != "running":
         return state
-    failed = event.type in ("call.error", "command.failed", "command.cancelled")
     response = _response(event)
+    failed = event.type in ("call.error", "command.failed", "command.cancelled") or _says_error(response)
     ended = replace(
         run,
         status="failed" if failed else "completed",
@@ -162,6 +162,12 @@ def _ended(state: State, event: Event) -> State:
         completed_steps=_with(state.completed_steps, step),
         current_step=step,
     )
+
+
+def _says_error(response: Any) -> bool:
+    """Whether a tool's output calls itself an error, whatever the event is called."""
+    status = response.get("status") if isinstance(response, Mapping) else None
+    return isinstance(status, str) and status.lower() in ("error", "failed")
 
 
 def _command_of(event: Event) -> int | None:

@@ -23,3 +23,4 @@ VALUE_DEPTH_MAX = 64  # nesting of a rendered value
 TRANSITIONS_MAX = 2000  # steps that one decision may walk without a command (tool-less or skipped ones)
 EPOCHS_MAX = 100_000  # entries of one step in one execution: a cycle that never ends must end
 MAX_ATTEMPTS = 3  # `meta.max_attempts` of a command, as the original writes it
+DIAGNOSTIC_CHARS_MAX = 500  # of why a condition could not be evaluated, in a routing record; one per arc at most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
@@ -16,8 +16,8 @@ from shared.engine.limits import (
     PROBLEMS_MAX,
     STEPS_MAX,
 )
-from shared.engine.playbook import Arc, Mode, Playbook, Step, reachability
-from shared.engine.templates import check_template
+from shared.engine.playbook import Arc, Mode, OnError, Playbook, Step, reachability
+from shared.engine.templates import check_template, names_in
 
 API_VERSION = "noetl.io/v2"
 END = "end"  # an arc to an `end` that is no step finishes its branch
@@ -36,6 +36,15 @@ _STEP_KEYS = frozenset((
     "output", "retry", "sink", "save", "command", "name", "case",
 ))
 # fmt: on
+_ON_ERROR: tuple[OnError, ...] = ("stop", "continue", "fail_fast")
+_OUTCOME_NAMES = (
+    "event",
+    "output",
+    "outcome",
+    "error",
+    "result",
+    "response",
+)  # names through which a condition sees an error
 _MODES: tuple[Mode, ...] = ("exclusive", "inclusive")
 
 Severity = Literal["error", "warning"]
@@ -206,6 +215,7 @@ class _Checker:
 
     def __init__(self, document: _Document, problems: list[Problem]) -> None:
         self._document = document
+        self._indexes: dict[str, int] = {}  # step name: its place in the workflow
         self.problems = problems
 
     def _problem(self, path: tuple[str | int, ...], message: str, severity: Severity = "error") -> None:
@@ -239,10 +249,11 @@ class _Checker:
         steps = self._steps(data.get("workflow"))
         if not steps:
             return None
-        entry = self._entry(data, steps)
+        entry, on_error = self._entry(data, steps), self._on_error(data)
         self._check_targets(steps)
         if any(problem.severity == "error" for problem in self.problems):
             return None
+        self._warn_unreachable(steps, entry)
         reach, upstream = reachability(steps, entry)
         return Playbook(
             name=str(name),
@@ -253,19 +264,33 @@ class _Checker:
             entry=entry,
             reach=reach,
             upstream_counts=upstream,
+            on_error=on_error,
         )
+
+    def _executor(self, data: Mapping[str, Any], key: str) -> tuple[Any, tuple[str, ...]]:
+        """Return a setting of the executor and where it stands: below `spec` or beside it."""
+        executor = self._map(data.get("executor"), ("executor",))
+        spec = self._map(executor.get("spec"), ("executor", "spec"))
+        return (spec[key], ("executor", "spec", key)) if key in spec else (executor.get(key), ("executor", key))
 
     def _entry(self, data: Mapping[str, Any], steps: Mapping[str, Step]) -> str:
         first = "start" if "start" in steps else next(iter(steps))
-        executor = self._map(data.get("executor"), ("executor",))
-        spec = self._map(executor.get("spec"), ("executor", "spec"))
-        entry = spec.get("entry_step")
+        entry, place = self._executor(data, "entry_step")
         if entry is None:
-            return next(iter(steps)) if "start" not in steps else first
+            return first
         if not isinstance(entry, str) or entry not in steps:
-            self._problem(("executor", "spec", "entry_step"), f"Entry step '{entry}' not found.")
+            self._problem(place, f"Entry step '{entry}' not found.")
             return first
         return entry
+
+    def _on_error(self, data: Mapping[str, Any]) -> OnError:
+        value, place = self._executor(data, "on_error")
+        for known in _ON_ERROR:
+            if value == known:
+                return known
+        if value is not None:
+            self._problem(place, f"Input should be one of {', '.join(_ON_ERROR)}")
+        return "stop"
 
     def _steps(self, workflow: object) -> dict[str, Step]:
         if not isinstance(workflow, list) or not workflow:
@@ -283,6 +308,7 @@ class _Checker:
             step = self._step(raw, path)
             if step is None:
                 continue
+            self._indexes.setdefault(step.name, index)
             if step.name in steps:
                 self._problem((*path, "step"), f"Duplicate step name: {step.name}")
             steps.setdefault(step.name, step)
@@ -414,7 +440,8 @@ class _Checker:
                     **self._map(item.get("set"), (*place, "set")),
                 }
                 self._templates(values, (*place, "set"))
-                arcs.append(Arc(target=item["step"], when=self._when(item.get("when"), (*place, "when")), set=values))
+                when = self._when(item.get("when"), (*place, "when"))
+                arcs.append(Arc(target=item["step"], when=when, set=values))
         return tuple(arcs)
 
     def _when(self, value: object, path: tuple[str | int, ...]) -> str | None:
@@ -442,27 +469,30 @@ class _Checker:
 
     def _check_targets(self, steps: dict[str, Step]) -> None:
         """Refuse arcs to steps that do not exist; an `end` that is no step ends the branch."""
-        for index, (name, step) in enumerate(list(steps.items())):
+        for name, step in list(steps.items()):
             arcs: list[Arc] = []
             for number, arc in enumerate(step.arcs):
-                if arc.target in steps:
-                    arcs.append(arc)
-                elif arc.target == END:
-                    arcs.append(Arc(target=None, when=arc.when, set=arc.set))
+                sees = arc.when is not None and bool(names_in(arc.when) & {*_OUTCOME_NAMES, name})
+                if arc.target in steps or arc.target == END:
+                    target = arc.target if arc.target in steps else None
+                    arcs.append(replace(arc, target=target, sees_errors=sees))
                 else:
-                    place = ("workflow", index, "next", "arcs", number, "step")
+                    place = ("workflow", self._indexes[name], "next", "arcs", number, "step")
                     self._problem(place, f"Step '{name}': next step '{arc.target}' does not exist")
-            steps[name] = Step(
-                name=name,
-                tool_kind=step.tool_kind,
-                tool=step.tool,
-                input=step.input,
-                when=step.when,
-                set=step.set,
-                mode=step.mode,
-                arcs=tuple(arcs),
-                line=step.line,
-            )
+            steps[name] = replace(step, arcs=tuple(arcs))
+
+    def _warn_unreachable(self, steps: Mapping[str, Step], entry: str) -> None:
+        found = {entry}
+        left = [entry]
+        while left:
+            targets = {arc.target for arc in steps[left.pop()].arcs if arc.target is not None}
+            left += targets - found
+            found |= targets
+        for name in steps:
+            if name not in found:
+                self._problem(
+                    ("workflow", self._indexes[name]), f"Step '{name}': no arc leads here from '{entry}'", "warning"
+                )
 
 
 def _kind(value: object) -> str:

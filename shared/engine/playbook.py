@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Mode = Literal["exclusive", "inclusive"]
+OnError = Literal["stop", "continue", "fail_fast"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arc:
-    """A way from one step to another; `target` is None for an `end` that is no step."""
+    """A way from one step to another; `target` is None for an `end` that is no step.
+
+    `sees_errors`: its condition looks at the event or the output of the step, so it can handle an error.
+    """
 
     target: str | None
     when: str | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
+    sees_errors: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playbook:
-    """A playbook. `reach[x]` has every step that can still come after `x`, cycles cut where they close."""
+    """A playbook. `reach[x]` has every step that can still come after `x`, cycles cut where they close.
+
+    `on_error` says what an error nobody handles does: end its branch (`stop`), go on over unconditional arcs (`continue`), or
+    end the execution at once (`fail_fast`). The execution ends as failed each time.
+    """
 
     name: str
     path: str
@@ -45,6 +54,7 @@ class Playbook:
     entry: str
     reach: Mapping[str, frozenset[str]]
     upstream_counts: Mapping[str, int]
+    on_error: OnError = "stop"
 
     def may_reach(self, source: str, target: str) -> bool:
         """Return whether a run of `source` may still lead to `target`, not counting ways that close a cycle."""

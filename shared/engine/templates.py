@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from jinja2 import ChainableUndefined, Template, Undefined
+from jinja2 import ChainableUndefined, Template, Undefined, meta
 from jinja2 import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -194,6 +194,15 @@ def check_template(text: str, *, condition: bool = False) -> str | None:
     return None
 
 
+def names_in(text: str) -> frozenset[str]:
+    """Return the names that a template or a condition looks up; none when it is malformed."""
+    try:
+        parsed = _environment.parse(text if has_template(text) else f"{{{{ {text} }}}}")
+    except JinjaError:
+        return frozenset()
+    return frozenset(meta.find_undeclared_variables(parsed))
+
+
 def _evaluate(text: str, run: Callable[[], Any]) -> Any:
     token = _range_left.set(TEMPLATE_RANGE_MAX)
     try:
@@ -228,9 +237,20 @@ def render_text(text: str, names: Mapping[str, Any]) -> Any:
         out = template.render(names)
         if len(out) > TEMPLATE_OUTPUT_CHARS_MAX:
             raise _refuse(f"makes more than {TEMPLATE_OUTPUT_CHARS_MAX} characters")
-        return out
+        return _structure(out)
 
     return _evaluate(text, run)
+
+
+def _structure(text: str) -> Any:
+    """Return text that is a whole JSON object or array as what it says, other text as it is."""
+    stripped = text.strip()
+    if (stripped[:1], stripped[-1:]) not in (("{", "}"), ("[", "]")):
+        return text
+    try:
+        return orjson.loads(stripped)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def json_value(value: Any, depth: int = 0) -> Any:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import uvloop
 from pydantic import ValidationError
 
+from shared.platform.errors import PlayheadError
 from shared.platform.logging import configure_logging
 from shared.platform.settings import CommonSettings
 from shared.platform.tracing import configure_tracing
@@ -128,5 +129,8 @@ def run_service(name: str, kind: type[S], main: Callable[[S, asyncio.Event], Awa
         return 0
     except BaseException as error:
         cause = _first_cause(error)
+        if isinstance(cause, OSError | PlayheadError):  # the world's fault: the text says it, a traceback would hide it
+            log.error("%s cannot run: %s", name, cause or type(cause).__name__)  # noqa: TRY400
+            return 1
         log.error("%s stopped by an error", name, exc_info=cause)  # noqa: TRY400 - the traceback is the cause's
         return 1

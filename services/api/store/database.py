@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
+
+from shared.platform.errors import PlayheadError
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -49,6 +52,10 @@ async def _keep(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Reset nothing on release: no code here sets session state, and the default reset costs a round trip."""
 
 
+class DatabaseUnavailableError(PlayheadError):
+    """Postgres cannot be used; the text names the place and the reason, never the password."""
+
+
 class Database:
     """A pool with the settings every statement relies on."""
 
@@ -63,10 +70,21 @@ class Database:
         """Open `size_min`..`size_max` connections.
 
         Raises:
-            OSError: Postgres cannot be reached.
-            asyncpg.PostgresError: it refuses us.
+            DatabaseUnavailableError: Postgres cannot be reached, or refuses us.
         """
-        pool = await asyncpg.create_pool(
+        try:
+            pool = await cls._create_pool(dsn, size_min=size_min, size_max=size_max)
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            parts = urlsplit(dsn)
+            place = f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+            raise DatabaseUnavailableError(
+                f"Postgres at {place} cannot be used: {error or type(error).__name__}"
+            ) from error
+        return cls(pool, size_min=size_min, size_max=size_max)
+
+    @staticmethod
+    async def _create_pool(dsn: str, *, size_min: int, size_max: int) -> asyncpg.Pool[asyncpg.Record]:
+        return await asyncpg.create_pool(
             dsn,
             min_size=min(size_min, size_max),
             max_size=size_max,
@@ -83,7 +101,6 @@ class Database:
                 **PLANNER,
             },
         )
-        return cls(pool, size_min=size_min, size_max=size_max)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

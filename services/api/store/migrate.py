@@ -11,10 +11,15 @@ import logging
 import re
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from services.api.store.queries import queries
+from shared.platform.errors import PlayheadError
+
+if TYPE_CHECKING:
+    from services.api.store.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +32,7 @@ _FILE = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 _SQL = queries("migration")
 
 
-class MigrationError(Exception):
+class MigrationError(PlayheadError):
     """The schema cannot be brought up to date; the message names the file and the fix."""
 
 
@@ -91,6 +96,21 @@ async def migrate(dsn: str) -> int:
         return count
     finally:
         await connection.close()
+
+
+async def require_current_schema(database: Database) -> None:
+    """Return when the schema is this release's or newer.
+
+    Raises:
+        MigrationError: it is not; the text says what to do.
+    """
+    try:
+        rows = await database.fetch(_SQL["applied"])
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        rows = []
+    missing = [migration.name for migration in migrations()[len(rows) :]]
+    if missing:
+        raise MigrationError(f"the database lacks {', '.join(missing)}: run `playhead migrate` first")
 
 
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:

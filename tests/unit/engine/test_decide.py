@@ -71,13 +71,27 @@ def test_an_arc_to_an_end_that_is_no_step_ends_the_branch() -> None:
     assert run.ends()[-1] == "playbook.completed"
 
 
-def test_a_step_whose_condition_does_not_hold_is_skipped_and_the_next_one_runs() -> None:
+def test_a_step_whose_condition_does_not_hold_is_skipped_with_its_arcs() -> None:
     run = Simulation(
         document("{step: a, %s, when: '{{ workload.go }}', next: {arcs: [{step: b}]}}" % NOOP, "{step: b, %s}" % NOOP),
         {"go": False},
     )
     assert [event.type for event in run.log if event.step == "a"] == ["step.skipped"]
-    assert run.issued() == ["b"]
+    assert run.issued() == []
+    assert run.state.status == "COMPLETED"
+
+
+def test_a_join_sees_a_skipped_branch_as_ended() -> None:
+    run = Simulation(
+        document(
+            "{step: a, %s, next: {spec: {mode: inclusive}, arcs: [{step: b}, {step: c}]}}" % NOOP,
+            "{step: b, %s, next: {arcs: [{step: d}]}}" % NOOP,
+            "{step: c, %s, when: '{{ false }}', next: {arcs: [{step: d}]}}" % NOOP,
+            "{step: d, %s}" % NOOP,
+        )
+    )
+    run.run(lambda _: {})
+    assert run.issued() == ["a", "b", "d"]
 
 
 def test_a_step_without_a_tool_only_routes() -> None:
@@ -150,14 +164,64 @@ def test_an_arc_whose_condition_holds_handles_the_failure() -> None:
     assert run.state.status == "COMPLETED"
 
 
-def test_an_arc_without_condition_is_followed_but_the_execution_ends_failed() -> None:
-    run = Simulation(document("{step: a, %s, next: {arcs: [{step: b}]}}" % NOOP, "{step: b, %s}" % NOOP))
-    run.answer("a", error="boom")
+UNHANDLED = "{step: a, %s, next: {arcs: [{step: b, when: '{{ workload.go }}'}, {step: b}]}}" % NOOP
+
+
+@pytest.mark.parametrize(
+    ("on_error", "issued"), [(None, ["a"]), ("stop", ["a"]), ("continue", ["a", "b"]), ("fail_fast", ["a"])]
+)
+def test_an_error_that_no_condition_looks_at_is_not_handled(on_error: str | None, issued: list[str]) -> None:
+    text = document(UNHANDLED, "{step: b, %s}" % NOOP)
+    if on_error:
+        text += "executor: {spec: {on_error: %s}}\n" % on_error
+    run = Simulation(text, {"go": True})
+    run.answer("a", {"detail": 7}, error="boom")
     run.decide()
-    run.answer("b")
+    run.run(lambda _: {})
+    assert run.issued() == issued
+    assert (run.state.status, run.state.error) == ("FAILED", "boom")
+    result = run.log[-1].result
+    assert result is not None
+    assert result["context"] == {"step": "a", "error": "boom", "detail": 7}
+
+
+def test_fail_fast_does_not_wait_for_other_branches() -> None:
+    run = Simulation(
+        document(
+            "{step: a, %s, next: {spec: {mode: inclusive}, arcs: [{step: b}, {step: c}]}}" % NOOP,
+            "{step: b, %s}" % NOOP,
+            "{step: c, %s}" % NOOP,
+        )
+        + "executor: {on_error: fail_fast}\n"
+    )
+    run.answer("a")
     run.decide()
-    assert run.state.status == "FAILED"
-    assert run.state.error == "boom"
+    run.answer("b", error="boom")
+    run.decide()
+    assert run.ends() == ["workflow.failed", "playbook.failed"]
+
+
+def test_an_output_that_calls_itself_an_error_is_one_under_any_event() -> None:
+    run = Simulation(document("{step: a, %s}" % NOOP))
+    run.answer("a", {"status": "error", "error": {"message": "no disk"}})
+    run.decide()
+    assert (run.state.status, run.state.error) == ("FAILED", "no disk")
+
+
+def test_a_condition_that_cannot_be_evaluated_does_not_hold_and_leaves_a_diagnostic() -> None:
+    run = Simulation(
+        document(
+            "{step: a, %s, next: {arcs: [{step: b, when: '{{ 1 / workload.zero > 1 }}'}]}}" % NOOP,
+            "{step: b, %s}" % NOOP,
+        ),
+        {"zero": 0},
+    )
+    run.answer("a")
+    run.decide()
+    assert run.state.status == "COMPLETED"
+    routed = next(event for event in run.log if event.type == "step.routed")
+    assert routed.context is not None
+    assert "1 / workload.zero" in routed.context["diagnostics"][0]
 
 
 def test_the_other_branch_finishes_before_a_failed_execution_ends() -> None:
@@ -205,7 +269,10 @@ def rendered(expression: str, *, payload: dict[str, Any] | None = None, response
         ("n is {{ a.n }}", "n is 7"),
         ("{{ workload.deep.y }}", [1, 2]),
         ("{{ nowhere.to.be.found }}", None),
-        ("[{{ nowhere }}]", "[]"),
+        ("<{{ nowhere }}>", "<>"),
+        ("[{{ workload.n }}, {{ a.n }}]", [1, 7]),
+        ("{{ '00' }}7", "007"),
+        ("{{ steps.a.n }}", 7),
         ("{{ nowhere | default(5) }}", 5),
         ("{{ execution_id }}", "1000001"),
         ("{{ a.n > 3 and workload.n == 1 }}", True),
@@ -293,6 +360,25 @@ def test_a_loop_back_runs_steps_again_until_its_condition_fails() -> None:
     run.run(lambda _: {})
     assert run.issued() == ["a", "b"] * 3
     assert run.state.status == "COMPLETED"
+
+
+def test_large_data_travels_only_with_the_commands_that_mention_it() -> None:
+    run = Simulation(
+        document(
+            "{step: a, %s, next: {arcs: [{step: b}]}}" % NOOP,
+            "{step: b, tool: {kind: noop, input: {v: '{{ a.n }}'}}, next: {arcs: [{step: c}]}}",
+            "{step: c, tool: {kind: python, code: 'result = len(ctx[\"blob\"])'}}",
+        ),
+        {"blob": "x" * 100_000},
+    )
+    run.answer("a", {"n": 1})
+    run.decide()
+    context = run.context("b")["render_context"]
+    assert "blob" not in context["workload"]
+    assert "blob" not in context
+    run.answer("b")
+    run.decide()
+    assert len(run.context("c")["render_context"]["workload"]["blob"]) == 100_000
 
 
 def test_nothing_is_decided_after_the_end() -> None:

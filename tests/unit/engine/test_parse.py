@@ -52,6 +52,21 @@ def test_a_playbook_that_names_everything_wrong_says_all_of_it_at_once() -> None
     assert len(caught.value.problems) >= 2
 
 
+def test_a_step_that_nothing_leads_to_is_a_warning() -> None:
+    playbook, problems = check_playbook(HEAD + STEP + "  - step: b\n    tool: {kind: noop}\n")
+    assert playbook is not None
+    assert [(problem.line, problem.severity) for problem in problems] == [(7, "warning")]
+    assert "no arc leads here" in problems[0].message
+
+
+@pytest.mark.parametrize("executor", ["{entry_step: b}", "{spec: {entry_step: b}}"])
+def test_the_entry_step_can_be_named(executor: str) -> None:
+    text = HEAD + f"executor: {executor}\n" + STEP + "  - step: b\n    tool: {kind: noop}\n"
+    assert parse_playbook(text).entry == "b"
+    with pytest.raises(PlaybookError, match="line 4"):
+        parse_playbook(text.replace("entry_step: b", "entry_step: nowhere"))
+
+
 def test_an_unknown_key_is_a_warning_and_does_not_keep_it_from_running() -> None:
     playbook, problems = check_playbook(HEAD + STEP + "    nxet: x\n")
     assert playbook is not None

@@ -161,6 +161,12 @@ class WorkerApi:
         body = orjson.dumps({**event, "execution_id": str(execution_id), "worker_id": self.worker_id})
         await self._once("POST", "/api/events", body, seconds=HEARTBEAT_REQUEST_SECONDS)
 
+    async def is_cancelled(self, execution_id: int) -> bool:
+        """Return whether the execution has been cancelled."""
+        path = f"/api/executions/{execution_id}/cancellation-check"
+        answer = await self._once("GET", path, None, seconds=HEARTBEAT_REQUEST_SECONDS)
+        return isinstance(answer, dict) and answer.get("cancelled") is True
+
     async def put_result(self, execution_id: int, step: str, encoded: bytes) -> Json:
         """Store an output (JSON text) and return the reference that an event carries instead of it."""
         body = orjson.dumps({"name": step, "data": orjson.Fragment(encoded), "scope": "execution", "source_step": step})

@@ -108,25 +108,33 @@ class CommandRunner:
         """Run a claimed command and report it; returns when its last event is stored or given up."""
         reported = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            beating = group.create_task(self._heartbeat(command, reported))
             tool = group.create_task(self._outcome(command))
+            beating = group.create_task(self._heartbeat(command, reported, tool))
             await asyncio.wait({tool}, timeout=STARTED_GRACE_SECONDS)
             begun = started_events(command, self._api.worker_id)
             if not tool.done():
                 await self._report(command, begun, batch=1)
                 begun = []
-            outcome = await tool
+            await asyncio.wait({tool})
+            if tool.cancelled():
+                outcome = failed(ToolError(command.kind, "CANCELLED", "the execution was cancelled"))
+            else:
+                outcome = tool.result()
             await self._report_end(command, begun, outcome)
             reported.set()
             beating.cancel()  # it may be in the middle of a request that nobody needs
 
-    async def _heartbeat(self, command: Command, reported: asyncio.Event) -> None:
+    async def _heartbeat(self, command: Command, reported: asyncio.Event, tool: asyncio.Task[Outcome]) -> None:
+        """Renew the lease at intervals; stop the tool when its execution was cancelled meanwhile."""
         event = heartbeat_event(command, self._api.worker_id)
         interval = self._settings.noetl_command_heartbeat_interval_seconds
         await pause(reported, interval)
         while not reported.is_set():
             try:
                 await self._api.command_heartbeat(command.execution_id, event)
+                if await self._api.is_cancelled(command.execution_id):
+                    log.info("execution cancelled; stopping its tool", extra=command.log_fields())
+                    tool.cancel()
             except (ApiUnavailableError, ApiRefusedError) as error:
                 log.warning("lease not renewed", extra={**command.log_fields(), "error": str(error)})
             await pause(reported, interval)

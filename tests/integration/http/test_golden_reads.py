@@ -1,6 +1,7 @@
 """What the original answered to reads of its own database, and what a migrated copy of that database answers here.
 
-Everything the original sent must be there and equal; more is allowed, also where it sent null. Times derive from other rows and differ by milliseconds.
+Everything the original sent must be there and equal; more is allowed, also where it sent null.
+Times derive from other rows and differ by milliseconds.
 """
 
 from __future__ import annotations

@@ -286,6 +286,18 @@ async def test_only_the_places_that_the_server_names_are_rendered(api: Recorded,
     assert response == {"data": args["data"], "own": "[REDACTED]"}
 
 
+async def test_a_tool_is_stopped_when_its_execution_is_cancelled(api: Recorded, box: ToolBox) -> None:
+    api.answers[f"/api/executions/{EXECUTION}/cancellation-check"] = [
+        (200, {"cancelled": False}),
+        (200, {"cancelled": True}),
+    ]
+    api.command = command("python", {"code": "import time\ntime.sleep(60)"})
+    async with asyncio.timeout(20):
+        await handled(api, box, noetl_command_heartbeat_interval_seconds=0.05)
+    call = next(event for event in api.batches()[-1] if event["name"] == "call.error")
+    assert "cancelled" in str(call["payload"]["response"])
+
+
 async def test_cancelling_a_command_stops_its_tool_and_reports_nothing(api: Recorded, box: ToolBox) -> None:
     running = asyncio.Event()
 

@@ -138,6 +138,7 @@ class RouteSpec:
     errors: tuple[int, ...] = ()
     internal: bool = False
     media_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()  # request headers with their meaning; all optional
     body_bytes_max: int | None = None  # None: NOETL_MAX_BODY_BYTES
 
 

@@ -45,6 +45,10 @@ def _parameters(spec: RouteSpec) -> list[dict[str, Any]]:
         required = schema.get("required", [])
         for name, value in schema.get("properties", {}).items():
             found.append({"name": name, "in": "query", "required": name in required, "schema": value})
+    for name, meaning in spec.headers:
+        found.append(
+            {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
+        )
     return found
 
 

@@ -107,7 +107,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Decide until `stop` is set.
 
     Raises:
-        OSError: the metrics port is taken.
+        OSError: the address of the metrics cannot be bound.
     """
     spec = ConsumerSpec(
         stream=events_stream(settings.noetl_event_nats_stream), durable=settings.noetl_orchestrator_consumer

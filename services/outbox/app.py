@@ -146,7 +146,7 @@ async def main(settings: OutboxSettings, stop: asyncio.Event) -> None:
     """Publish until `stop` is set.
 
     Raises:
-        OSError: the metrics port is taken.
+        OSError: the address of the metrics cannot be bound.
     """
     streams: tuple[StreamSpec, ...] = (
         events_stream(settings.noetl_event_nats_stream),

@@ -97,7 +97,7 @@ async def main(settings: ProjectorSettings, stop: asyncio.Event) -> None:
     """Project until `stop` is set.
 
     Raises:
-        OSError: the metrics port is taken.
+        OSError: the address of the metrics cannot be bound.
     """
     spec = ConsumerSpec(
         stream=events_stream(settings.noetl_event_nats_stream), durable=settings.noetl_projector_nats_consumer

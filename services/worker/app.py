@@ -142,7 +142,7 @@ async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """Serve commands until `stop` is set.
 
     Raises:
-        OSError: the metrics port is taken.
+        OSError: the address of the metrics cannot be bound.
     """
     worker_id = settings.worker_id or f"worker-{uuid.uuid4().hex[:8]}"
     drain = max(settings.noetl_shutdown_seconds - SHUTDOWN_RESERVE_SECONDS, 0.0)

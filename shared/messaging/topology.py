@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 STREAM_MAX_AGE_SECONDS = 86_400.0  # the original's; Postgres keeps the log, a stream only delivers it
 DUPLICATE_WINDOW_SECONDS = 120.0  # dedupe by Nats-Msg-Id; an outbox lease is 30 s, so a retry falls well inside
-STREAM_MAX_BYTES = 8 * 1024**3  # of one stream; beyond, the oldest go first (they are in Postgres)
+STREAM_MAX_BYTES = (
+    1024**3
+)  # of one stream, which JetStream reserves on disk; beyond, the oldest go first (they are in Postgres)
 RETRY_SECONDS = 1.0  # between attempts to reach NATS or to create what is absent
 
 

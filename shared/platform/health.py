@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -15,11 +19,12 @@ async def serve_metrics(host: str, port: int, *, ready: Callable[[], bool]) -> A
 
     Args:
         host: address to bind.
-        port: port to bind; 0 = any free port.
+        port: port to bind; 0 = any free port. One that is taken, as by a second worker on one machine, is replaced by a
+            free one with a warning: a service must not stay down for its metrics.
         ready: whether the service does its work now; false answers 503 on `/readyz`.
 
     Raises:
-        OSError: the port is taken.
+        OSError: `host` cannot be bound.
     """
 
     async def metrics(_: web.Request) -> web.Response:
@@ -39,7 +44,14 @@ async def serve_metrics(host: str, port: int, *, ready: Callable[[], bool]) -> A
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port == 0:
+                raise
+            await web.TCPSite(runner, host, 0).start()
+            found = runner.addresses[-1][1]
+            log.warning("metrics port is taken; another is used", extra={"wanted": port, "port": found})
         yield
     finally:
         await runner.cleanup()

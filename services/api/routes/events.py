@@ -8,19 +8,22 @@ from aiohttp import web
 
 from services.api.http import Call, RouteTable, reply, unprocessable
 from services.api.ingest import normalise, share_command_id
-from services.api.models import NAME_MAX, BatchBody, EventBody
+from services.api.models import BatchBody, EventBody
 from services.api.store.append import Appended, AppendEvents
 from services.api.store.queries import queries
 
 routes = RouteTable("events")
 
 _SQL = queries("stream")
+KEY_CHARS_MAX = 1024  # it is a key of a B-tree index, whose entries have 2704 bytes at most
+_KEY_HEADER = (("Idempotency-Key", "a repetition under the same key stores nothing twice and is answered as before"),)
 
 
 def _idempotency_key(call: Call) -> str | None:
     key = call.request.headers.get("Idempotency-Key") or call.request.headers.get("X-Idempotency-Key")
-    if key is not None and len(key) > NAME_MAX:
-        raise unprocessable(["header", "Idempotency-Key"], f"an idempotency key has at most {NAME_MAX} characters")
+    if key and not (len(key) <= KEY_CHARS_MAX and key.isascii() and key.isprintable()):
+        text = f"an idempotency key has at most {KEY_CHARS_MAX} printable ASCII characters"
+        raise unprocessable(["header", "Idempotency-Key"], text)
     return key or None
 
 
@@ -37,7 +40,7 @@ def _lease(call: Call) -> timedelta:
     return timedelta(seconds=call.context.settings.noetl_command_claim_lease_seconds)
 
 
-@routes.add("POST", "/api/events", "Report one event", body=EventBody, errors=(404, 413, 503))
+@routes.add("POST", "/api/events", "Report one event", body=EventBody, headers=_KEY_HEADER, errors=(404, 413, 503))
 async def post_event(call: Call) -> web.StreamResponse:
     """Store one event; the answer follows the commit."""
     body: EventBody = call.body
@@ -62,7 +65,13 @@ async def post_event(call: Call) -> web.StreamResponse:
 
 
 @routes.add(
-    "POST", "/api/events/batch", "Report several events as one unit", body=BatchBody, status=202, errors=(404, 413, 503)
+    "POST",
+    "/api/events/batch",
+    "Report several events as one unit",
+    body=BatchBody,
+    status=202,
+    headers=_KEY_HEADER,
+    errors=(404, 413, 503),
 )
 async def post_batch(call: Call) -> web.StreamResponse:
     """Store a batch atomically; the same Idempotency-Key stores nothing twice and gets the same answer."""

@@ -37,6 +37,7 @@ def _resume_version(call: Call) -> int:
     "/api/executions/{execution_id}/events/stream",
     "Follow an execution's events (SSE)",
     query=StreamQuery,
+    headers=(("Last-Event-ID", "resume after this stream version; wins over `after_version`"),),
     errors=(404, 503),
     media_type="text/event-stream",
 )

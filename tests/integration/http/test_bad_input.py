@@ -174,6 +174,15 @@ async def test_an_output_over_the_inline_limit_is_413_and_stores_nothing(api: Ru
     assert await api.log(execution) == before
 
 
+@pytest.mark.parametrize("key", ["x" * 1025, "kläy", "a\tb"])
+async def test_an_idempotency_key_that_cannot_be_kept_is_refused(api: RunningApi, key: str) -> None:
+    execution = await api.start(LINEAR)
+    event = {"execution_id": execution, "step": "start", "name": "note", "payload": {}}
+    status, answer = await api.request("POST", "/api/events", event, headers={"Idempotency-Key": key})
+    assert status == 422
+    assert answer["detail"][0]["loc"] == ["header", "Idempotency-Key"]
+
+
 async def test_a_nul_character_is_refused_or_replaced_and_never_a_500(api: RunningApi) -> None:
     execution = await api.start(LINEAR, {"name": "a\x00b"})
     status, answer = await api.request("GET", f"/api/executions/{execution}/status")

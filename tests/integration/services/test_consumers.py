@@ -7,16 +7,21 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from nats.aio.client import Client
 
+from services.dev.processes import free_port
 from services.orchestrator.app import EventLoop
 from services.orchestrator.orchestrator import Orchestrator
 from services.projector.app import Projector
 from shared.messaging.connection import connect
 from shared.messaging.consumer import PullConsumer
 from shared.messaging.topology import ConsumerSpec, StreamSpec
+from shared.platform.api_client import open_api
+from shared.platform.health import serve_metrics
+from shared.platform.settings import CommonSettings
 from tests.e2e.playbooks import LINEAR
 from tests.support.api import TOKEN, RunningApi
 from tests.support.nats import NatsServer
@@ -92,9 +97,6 @@ async def test_the_projector_keeps_poison_and_projects_the_rest(
 async def test_what_the_api_cannot_take_comes_again(
     nats_server: NatsServer, connection: Client, spec: ConsumerSpec
 ) -> None:
-    from shared.platform.api_client import open_api
-    from shared.platform.settings import CommonSettings
-
     async with (
         PullConsumer(connection, spec) as consumer,
         open_api(CommonSettings(noetl_server_url="http://127.0.0.1:1")) as nobody,
@@ -107,3 +109,13 @@ async def test_what_the_api_cannot_take_comes_again(
         await loop.handle(first)
         again = await consumer.fetch(10, WAIT_SECONDS)
         assert [message.deliveries for message in first + again] == [1, 2]
+
+
+async def test_a_second_service_on_the_same_metrics_port_runs_all_the_same() -> None:
+    port = free_port()
+    async with (
+        serve_metrics("127.0.0.1", port, ready=lambda: True),
+        serve_metrics("127.0.0.1", port, ready=lambda: True),
+    ):
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as response:
+            assert response.status == 200

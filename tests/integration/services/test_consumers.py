@@ -116,6 +116,7 @@ async def test_a_second_service_on_the_same_metrics_port_runs_all_the_same() -> 
     async with (
         serve_metrics("127.0.0.1", port, ready=lambda: True),
         serve_metrics("127.0.0.1", port, ready=lambda: True),
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/readyz") as response,
     ):
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as response:
-            assert response.status == 200
+        assert response.status == 200

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from services.api.http import HttpError
 from services.api.metrics import EXECUTIONS_STARTED
+from services.api.store.commit import new_event
 from services.api.store.lifecycle import StartExecution
 from services.api.store.rows import NewEvent
 from shared.engine import (
@@ -78,19 +79,8 @@ def _first_events(context: ApiContext, effects: tuple[AppendEvent, ...]) -> list
     """Give the initial events their ids, the first being the parent of the rest."""
     events: list[NewEvent] = []
     for effect in effects:
-        events.append(
-            NewEvent(
-                event_type=effect.event_type,
-                node_name=effect.node_name,
-                node_type=effect.node_type,
-                status=effect.status,
-                context=effect.context,
-                result=effect.result,
-                meta=effect.meta,
-                parent_event_id=events[0].event_id if events else None,
-                event_id=context.ids.next(),
-            )
-        )
+        parent = events[0].event_id if events else None
+        events.append(replace(new_event(effect), parent_event_id=parent, event_id=context.ids.next()))
     return events
 
 

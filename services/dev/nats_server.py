@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,15 +14,14 @@ from services.dev.processes import (
     Child,
     DevError,
     http_status,
-    log_tail,
     spawn,
     terminate,
+    wait_server_ready,
     write_private,
 )
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024  # the most nats-server takes without a warning; equals the API's body limit
 READY_SECONDS = 20.0  # recovery of the streams on disk included
-READY_POLL_SECONDS = 0.03
 STOP_GRACE_SECONDS = 3.0
 HTTP_OK = 200
 
@@ -111,14 +108,9 @@ class EmbeddedNats:
         Raises:
             DevError: it ended, or was not healthy after `timeout_seconds`.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            if self.child is not None and self.child.process.poll() is not None:
-                raise DevError(f"nats-server ended while starting:\n{log_tail(self.log_file)}")
-            if await self.is_ready():
-                return
-            await asyncio.sleep(READY_POLL_SECONDS)
-        raise DevError(f"nats-server is not ready after {timeout_seconds:g} s:\n{log_tail(self.log_file)}")
+        await wait_server_ready(
+            "nats-server", self.child, self.is_ready, log_file=self.log_file, timeout_seconds=timeout_seconds
+        )
 
     async def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """SIGTERM, SIGKILL after `grace_seconds`; nothing when it does not run."""

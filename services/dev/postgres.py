@@ -34,11 +34,11 @@ from services.dev.processes import (
     Child,
     DevError,
     Identity,
-    log_tail,
     process_start_time,
     spawn,
     terminate,
     wait_exit,
+    wait_server_ready,
     write_private,
 )
 
@@ -55,7 +55,6 @@ PASSWORD_BYTES = 24  # 192 random bits, URL-safe
 
 INITDB_SECONDS_MAX = 60.0  # measured 0.4 s with sync
 READY_SECONDS = 30.0  # crash recovery of a large log included
-READY_POLL_SECONDS = 0.03
 STOP_GRACE_SECONDS = 5.0  # fast shutdown: a checkpoint, then exit
 LEFTOVER_POLL_SECONDS = 0.05
 PSQL_SECONDS_MAX = 30.0  # one psql call of start-up
@@ -385,14 +384,9 @@ class EmbeddedPostgres:
         Raises:
             DevError: it ended, or was not ready after `timeout_seconds`.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            if self.child is not None and self.child.process.poll() is not None:
-                raise DevError(f"Postgres ended while starting:\n{log_tail(self.log_file)}")
-            if await self.is_ready():
-                return
-            await asyncio.sleep(READY_POLL_SECONDS)
-        raise DevError(f"Postgres is not ready after {timeout_seconds:g} s:\n{log_tail(self.log_file)}")
+        await wait_server_ready(
+            "Postgres", self.child, self.is_ready, log_file=self.log_file, timeout_seconds=timeout_seconds
+        )
 
     async def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """Fast shutdown, SIGKILL after `grace_seconds`; nothing when it does not run."""

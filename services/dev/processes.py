@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -440,3 +440,24 @@ class LogFollower:
             self._rest = b""
         for line in whole:
             yield line.decode("utf-8", errors="replace").rstrip("\r")
+
+
+SERVER_POLL_SECONDS = 0.03  # between looks at a server that starts
+
+
+async def wait_server_ready(
+    title: str, child: Child | None, is_ready: Callable[[], Awaitable[bool]], *, log_file: Path, timeout_seconds: float
+) -> None:
+    """Wait until `is_ready`.
+
+    Raises:
+        DevError: the child ended, or was not ready after `timeout_seconds`; with the end of its log.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if child is not None and child.process.poll() is not None:
+            raise DevError(f"{title} ended while starting:\n{log_tail(log_file)}")
+        if await is_ready():
+            return
+        await asyncio.sleep(SERVER_POLL_SECONDS)
+    raise DevError(f"{title} is not ready after {timeout_seconds:g} s:\n{log_tail(log_file)}")

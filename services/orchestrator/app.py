@@ -6,17 +6,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 from services.orchestrator.metrics import BATCH_SECONDS, DEAD_LETTERED, EVENTS, PENDING, UNDECIDED
 from services.orchestrator.orchestrator import Orchestrator
-from shared.messaging.consumer import Message, PullConsumer
-from shared.messaging.topology import ConsumerSpec, connected, events_stream
-from shared.platform.api_client import ApiClient, open_api
+from shared.messaging.consumer import Message
+from shared.messaging.topology import ConsumerSpec, events_stream
+from shared.platform.api_client import ApiClient
+from shared.platform.consuming import consuming, give_back
 from shared.platform.dead_letters import keep_dead_letter
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError
-from shared.platform.health import serve_metrics
 from shared.platform.lifecycle import pause, run_service
 from shared.platform.settings import OrchestratorSettings
 from shared.platform.tracing import extract, span
@@ -52,8 +51,7 @@ class EventLoop:
                         await self._orchestrator.handle(events)
         except (ApiUnavailableError, ApiRefusedError) as error:
             log.warning("batch given back", extra={"error": str(error), "messages": len(messages)})
-            for message in messages:
-                await message.nak(NAK_SECONDS * (1 + random.random()))  # noqa: S311 - spreads load
+            await give_back(messages, delay_seconds=NAK_SECONDS * (1 + random.random()))  # noqa: S311 - spreads load
             return
         for message in readable:
             await message.ack()
@@ -112,21 +110,11 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     spec = ConsumerSpec(
         stream=events_stream(settings.noetl_event_nats_stream), durable=settings.noetl_orchestrator_consumer
     )
-    consumer: PullConsumer | None = None
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            serve_metrics(
-                settings.noetl_metrics_host,
-                settings.noetl_orchestrator_metrics_port,
-                ready=lambda: consumer is not None and consumer.is_ready and not stop.is_set(),
-            )
-        )
-        api = await stack.enter_async_context(open_api(settings))
-        name = "playhead-orchestrator"
-        connection = await stack.enter_async_context(connected(settings.nats_url, name=name, stop=stop))
-        if connection is None:
+    port = settings.noetl_orchestrator_metrics_port
+    async with consuming(settings, spec, name="playhead-orchestrator", metrics_port=port, stop=stop) as opened:
+        if opened is None:
             return
-        consumer = await stack.enter_async_context(PullConsumer(connection, spec))
+        api, consumer = opened
         orchestrator = Orchestrator(api, cache_max=settings.noetl_orchestrator_cache_max)
         turn = asyncio.Lock()
         events = EventLoop(api, orchestrator, turn)

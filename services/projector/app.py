@@ -6,18 +6,17 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 from services.projector.metrics import BATCH_SECONDS, DEAD_LETTERED, LAG_SECONDS, PENDING, PROJECTED
 from services.projector.projections import posted, projections
-from shared.messaging.consumer import Message, PullConsumer
-from shared.messaging.topology import ConsumerSpec, connected, events_stream
-from shared.platform.api_client import ApiClient, open_api
+from shared.messaging.consumer import Message
+from shared.messaging.topology import ConsumerSpec, events_stream
+from shared.platform.api_client import ApiClient
+from shared.platform.consuming import consuming, give_back
 from shared.platform.dead_letters import keep_dead_letter
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError
-from shared.platform.health import serve_metrics
 from shared.platform.lifecycle import pause, run_service
 from shared.platform.settings import ProjectorSettings
 from shared.platform.tracing import extract, span
@@ -44,8 +43,7 @@ class Projector:
                 await self._project(await self._readable(messages))
         except ApiUnavailableError as error:
             log.warning("batch given back", extra={"error": str(error), "messages": len(messages)})
-            for message in messages:
-                await message.nak(NAK_SECONDS * (1 + random.random()))  # noqa: S311 - spreads load
+            await give_back(messages, delay_seconds=NAK_SECONDS * (1 + random.random()))  # noqa: S311 - spreads load
 
     async def _readable(self, messages: Sequence[Message]) -> list[tuple[Message, dict[str, Any]]]:
         found: list[tuple[Message, dict[str, Any]]] = []
@@ -102,27 +100,17 @@ async def main(settings: ProjectorSettings, stop: asyncio.Event) -> None:
     spec = ConsumerSpec(
         stream=events_stream(settings.noetl_event_nats_stream), durable=settings.noetl_projector_nats_consumer
     )
-    consumer: PullConsumer | None = None
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            serve_metrics(
-                settings.noetl_metrics_host,
-                settings.noetl_projector_metrics_port,
-                ready=lambda: consumer is not None and consumer.is_ready and not stop.is_set(),
-            )
-        )
-        api = await stack.enter_async_context(open_api(settings))
-        connection = await stack.enter_async_context(connected(settings.nats_url, name="playhead-projector", stop=stop))
-        if connection is None:
+    port, size = settings.noetl_projector_metrics_port, settings.noetl_projector_batch_size
+    async with consuming(settings, spec, name="playhead-projector", metrics_port=port, stop=stop) as opened:
+        if opened is None:
             return
-        consumer = await stack.enter_async_context(PullConsumer(connection, spec))
+        api, consumer = opened
         projector = Projector(api)
         while not stop.is_set():
-            messages = await consumer.fetch(settings.noetl_projector_batch_size, FETCH_SECONDS)
+            messages = await consumer.fetch(size, FETCH_SECONDS)
             if messages:
                 await pause(stop, LINGER_SECONDS)
-                more = settings.noetl_projector_batch_size - len(messages)
-                messages += await consumer.fetch(more, 0.0) if more > 0 else []
+                messages += await consumer.fetch(size - len(messages), 0.0) if len(messages) < size else []
                 await projector.handle(messages)
 
 

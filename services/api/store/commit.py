@@ -44,25 +44,27 @@ def terminal_error(effect: AppendEvent) -> str | None:
     return str(error) if error else None
 
 
+def new_event(effect: AppendEvent) -> NewEvent:
+    """Return the event that an effect of the engine wants; the batch gives it its id and version."""
+    return NewEvent(
+        event_type=effect.event_type,
+        node_name=effect.node_name,
+        node_type=effect.node_type,
+        status=effect.status,
+        context=effect.context,
+        result=effect.result,
+        meta=effect.meta,
+        error=effect.error,
+        parent_event_id=effect.parent_event_id,
+        command_id=effect.command_id,
+    )
+
+
 def apply_effect(batch: StreamBatch, execution: ExecutionRow, effect: Effect) -> None:
     """Add one effect of a decision to the batch."""
     match effect:
         case AppendEvent():
-            batch.append(
-                execution,
-                NewEvent(
-                    event_type=effect.event_type,
-                    node_name=effect.node_name,
-                    node_type=effect.node_type,
-                    status=effect.status,
-                    context=effect.context,
-                    result=effect.result,
-                    meta=effect.meta,
-                    error=effect.error,
-                    parent_event_id=effect.parent_event_id,
-                    command_id=effect.command_id,
-                ),
-            )
+            batch.append(execution, new_event(effect))
             status = _TERMINAL_EVENTS.get(effect.event_type)
             if status is not None:
                 execution.end(status, error=terminal_error(effect))

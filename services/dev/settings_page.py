@@ -23,6 +23,13 @@ def _shown(value: object) -> str:
     return text or '""'
 
 
+def _unread(given: str | None, default: object) -> object:
+    """Return a value as the environment has it; a secret stays one."""
+    if given is None:
+        return default
+    return SecretStr(given) if isinstance(default, SecretStr) else given
+
+
 def _section(title: str, kind: type[CommonSettings], names: list[str]) -> list[str]:
     try:
         settings: CommonSettings | None = kind()
@@ -33,7 +40,7 @@ def _section(title: str, kind: type[CommonSettings], names: list[str]) -> list[s
         found = kind.model_fields[name]
         variable = name.upper()
         given = os.environ.get(variable)
-        value = _shown(getattr(settings, name)) if settings is not None else (given or _shown(found.default))
+        value = _shown(getattr(settings, name) if settings is not None else _unread(given, found.default))
         note = "  (set)" if given is not None else ""
         lines.append(f"  {variable} = {value}{note}")
         text = f"{found.description or ''}; default {_shown(found.default)}"

@@ -93,6 +93,7 @@ async def migrate(dsn: str) -> int:
                 count += 1
             elif known != migration.sha256:
                 raise MigrationError(f"{migration.name} was applied with other content; add a new migration instead")
+        await connection.execute(_SQL["ensure_partitions"])
         return count
     finally:
         await connection.close()

@@ -19,3 +19,7 @@ SELECT number, sha256 FROM noetl.playhead_migration ORDER BY number LIMIT 10000;
 -- name: record
 -- $1 number int, $2 file name text, $3 sha256 hex text
 INSERT INTO noetl.playhead_migration (number, name, sha256) VALUES ($1, $2, $3);
+
+-- name: ensure_partitions
+-- Partitions of the event table for two years ahead; run at every migration, so that a release keeps them coming.
+SELECT noetl.ensure_event_partitions(now() + interval '2 years') AS created LIMIT 1;

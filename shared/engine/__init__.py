@@ -1,6 +1,7 @@
 """The engine: playbook text, folded state, decisions. Pure: no clock, no network, no global state."""
 
-from shared.engine.decide import decide, effects_as_events, failure, initial_events
+from shared.engine.decide import Options, decide, effects_as_events, failure, initial_events
+from shared.engine.document import Document, PlaybookError, Problem, read_document
 from shared.engine.effects import (
     AppendEvent,
     CancelCommand,
@@ -12,29 +13,41 @@ from shared.engine.effects import (
     effect_from_json,
 )
 from shared.engine.fold import VersionGapError, evolve, replay
-from shared.engine.parse import (
-    PlaybookError,
-    Problem,
-    check_playbook,
-    parse_playbook,
-    read_document,
-)
+from shared.engine.parse import check_playbook, parse_playbook
 from shared.engine.playbook import Playbook, Step
-from shared.engine.state import ACTIONABLE_TYPES, Event, State, StepRun, initial_state, is_terminal_type
+from shared.engine.references import LOST, LostDataError, NeedsDataError, ResultRef, loaded, reference_of, result_ref
+from shared.engine.state import (
+    ACTIONABLE_TYPES,
+    SEQUENCE_SUFFIX,
+    TERMINAL_TYPES,
+    Event,
+    State,
+    StepRun,
+    initial_state,
+    is_terminal_type,
+)
 from shared.engine.status import status_document
 from shared.engine.templates import TemplateError, render_condition, render_value
 
 __all__ = [
     "ACTIONABLE_TYPES",
+    "LOST",
+    "SEQUENCE_SUFFIX",
+    "TERMINAL_TYPES",
     "AppendEvent",
     "CancelCommand",
     "Decision",
+    "Document",
     "Effect",
     "Event",
     "IssueCommand",
+    "LostDataError",
+    "NeedsDataError",
+    "Options",
     "Playbook",
     "PlaybookError",
     "Problem",
+    "ResultRef",
     "SetTimer",
     "State",
     "Step",
@@ -51,10 +64,13 @@ __all__ = [
     "initial_events",
     "initial_state",
     "is_terminal_type",
+    "loaded",
     "parse_playbook",
     "read_document",
+    "reference_of",
     "render_condition",
     "render_value",
     "replay",
+    "result_ref",
     "status_document",
 ]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import xxhash
 
-from shared.engine.state import State
+from shared.engine.state import Event, State
 
 _ID_MASK = (1 << 63) - 1
+
+
+def _members(effect: Any) -> dict[str, Any]:
+    return {field.name: getattr(effect, field.name) for field in fields(effect)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +35,31 @@ class AppendEvent:
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {"kind": "event", **asdict(self)}
+        return {"kind": "event", **_members(self)}
+
+    def as_event(self, version: int, event_id: int, now: datetime) -> Event:
+        """Return the event as the store will append it."""
+        return Event(
+            version=version,
+            event_id=event_id,
+            type=self.event_type,
+            step=self.node_name,
+            status=self.status,
+            context=self.context,
+            result=self.result,
+            meta=self.meta or {},
+            error=self.error,
+            command_id=self.command_id,
+            occurred_at=now,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssueCommand:
-    """Issue a command; `command_id` is derived from what it is for (`command_id_for`)."""
+    """Issue a command; `command_id` is derived from what it is for (`command_id_for`).
+
+    `child` has the playbook to run instead of a tool: path or catalog_id, version, payload, wait, ignore_failure.
+    """
 
     command_id: int
     step_name: str
@@ -48,10 +71,24 @@ class IssueCommand:
     loop_event_id: str | None = None
     iter_index: int | None = None
     pool: str | None = None
+    child: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {"kind": "command", **asdict(self)}
+        return {"kind": "command", **_members(self)}
+
+    def as_event(self, version: int, event_id: int, now: datetime) -> Event:
+        """Return the event as the store will append it."""
+        return Event(
+            version=version,
+            event_id=event_id,
+            type="command.issued",
+            step=self.step_name,
+            status="PENDING",
+            meta=self.meta,
+            command_id=self.command_id,
+            occurred_at=now,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +103,10 @@ class SetTimer:
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {"kind": "timer", **asdict(self)}
+        return {"kind": "timer", **_members(self)}
+
+    def as_event(self, version: int, event_id: int, now: datetime) -> None:
+        """Return nothing: it appends no event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +118,10 @@ class CancelCommand:
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form."""
-        return {"kind": "cancel_command", **asdict(self)}
+        return {"kind": "cancel_command", **_members(self)}
+
+    def as_event(self, version: int, event_id: int, now: datetime) -> None:
+        """Return nothing: it appends no event."""
 
 
 Effect = AppendEvent | IssueCommand | SetTimer | CancelCommand
@@ -100,7 +143,7 @@ _KINDS: dict[str, type[AppendEvent] | type[IssueCommand] | type[SetTimer] | type
 }
 _TEXT = ("event_type", "node_name", "status", "step_name", "tool_kind", "due_at", "purpose", "reason")
 _INTEGER = ("command_id", "attempt", "timer_id", "parent_event_id", "iter_index")
-_OBJECT = ("context", "result", "meta")
+_OBJECT = ("context", "result", "meta", "child")
 
 
 def effect_from_json(data: Mapping[str, Any]) -> Effect:
@@ -138,4 +181,10 @@ def command_id_for(execution_id: int, step: str, epoch: int, index: int, attempt
     possible inside one execution, because command rows are keyed by both ids.
     """
     text = f"{execution_id}\x1f{step}\x1f{epoch}\x1f{index}\x1f{attempt}"
+    return (xxhash.xxh3_64_intdigest(text.encode()) & _ID_MASK) or 1
+
+
+def timer_id_for(execution_id: int, step: str, purpose: str) -> int:
+    """Return the positive 63-bit id of a timer from what it is for, so that deciding twice sets it once."""
+    text = f"{execution_id}\x1f{step}\x1f{purpose}"
     return (xxhash.xxh3_64_intdigest(text.encode()) & _ID_MASK) or 1

@@ -1,4 +1,7 @@
-"""`evolve`: one event folded into the state. It needs no playbook: every decision left its facts in the log."""
+"""`evolve`: one event folded into the state. It needs no playbook: every decision left its facts in the log.
+
+Constant amortised work per event: maps that grow with the number of commands or items are persistent, and nothing walks them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from shared.engine.state import TERMINAL_TYPES, Event, State, StepRun
+from rpds import HashTrieMap
 
-ROUTING_KEY = "playhead"  # key in `meta` of command.issued: {"epoch": n, "routed": [routing record ..]}
+from shared.engine.jsontext import size_of
+from shared.engine.limits import LOOP_RESULTS_BYTES_MAX
+from shared.engine.outcome import command_of, error_text, response_of, says_error, sequence_result, sequence_variables
+from shared.engine.references import as_result, result_ref
+from shared.engine.state import SEQUENCE_SUFFIX, TERMINAL_TYPES, Attempt, Event, LoopState, State, StepRun
+
+ROUTING_KEY = "playhead"  # key in `meta` of decided events: {"epoch": n, "routed": [record ..], ...}
 
 
 class VersionGapError(ValueError):
@@ -25,7 +34,7 @@ def evolve(state: State, event: Event) -> State:
         return state
     if event.version != state.version + 1:
         raise VersionGapError(f"version {event.version} after {state.version}")
-    if not state.is_terminal:
+    if state.status == "RUNNING":
         state = _fold(state, event)
     return replace(state, version=event.version)
 
@@ -39,60 +48,115 @@ def replay(state: State, events: Iterable[Event]) -> State:
 
 def _fold(state: State, event: Event) -> State:
     match event.type:
-        case "playbook.initialized":
-            return replace(
-                state, root_event_id=event.event_id, workload=_workload(event), path=event.step or state.path
-            )
-        case "workflow.initialized":
-            return replace(state, workflow_event_id=event.event_id)
-        case "command.issued":
-            return _issued(state, event)
+        case "command.claimed" | "command.started" | "step.enter" | "command.heartbeat":
+            return state
         case "call.done" | "call.error" | "command.completed" | "command.failed" | "command.cancelled":
             return _ended(state, event)
+        case "command.issued":
+            return _issued(state, event)
         case "step.routed":
-            return fold_routing(state, event.context or {})
+            return fold_record(state, event.context or {})
+        case "ctx.updated":
+            return fold_variables(state, (event.context or {}).get("set") or {})
         case "step.skipped" | "step.exit":
-            epoch = _own_meta(event).get("epoch")
+            epoch = own_meta(event).get("epoch")
             return state if epoch is None else fold_passed(state, event.step, int(epoch), event)
+        case "loop.started":
+            return _loop_started(state, event)
+        case "loop.done":
+            return fold_loop_done(state, event)
+        case "timer.fired":
+            return _timer_fired(state, event)
+        case "playbook.initialized":
+            return _initialized(state, event)
+        case "workflow.initialized":
+            return replace(state, workflow_event_id=event.event_id)
         case _ if event.type in TERMINAL_TYPES:
             return replace(state, status=TERMINAL_TYPES[event.type], error=event.error)
         case _:
             return state
 
 
-def _workload(event: Event) -> Mapping[str, Any]:
+def _initialized(state: State, event: Event) -> State:
     result = (event.context or {}).get("result")
-    workload = result.get("workload") if isinstance(result, Mapping) else None
-    return workload if isinstance(workload, Mapping) else {}
+    result = result if isinstance(result, Mapping) else {}
+    workload = result.get("workload")
+    workload = workload if isinstance(workload, Mapping) else {}
+    version = result.get("playbook_version")
+    sizes = HashTrieMap({f"w:{name}": size_of(value) for name, value in workload.items()})
+    return replace(
+        state,
+        root_event_id=event.event_id,
+        workload=workload,
+        path=event.step or state.path,
+        playbook_version=version if isinstance(version, int) else None,
+        sizes=sizes,
+        data_bytes=sum(sizes.values()),
+    )
 
 
-def _own_meta(event: Event) -> Mapping[str, Any]:
+def own_meta(event: Event) -> Mapping[str, Any]:
+    """Return what our own decision left in an event's meta."""
     found = event.meta.get(ROUTING_KEY)
     return found if isinstance(found, Mapping) else {}
 
 
+def _integer(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default
+
+
+# --- entering ---------------------------------------------------------------------------------------------------------
+
+
 def _issued(state: State, event: Event) -> State:
-    own = _own_meta(event)
+    own = own_meta(event)
     for record in own.get("routed") or ():
-        state = fold_routing(state, record)
+        state = fold_record(state, record)
     command_id = event.command_id or int(event.meta.get("command_id") or 0)
-    if command_id in state.commands:
-        return state
-    run = StepRun(
-        step=event.step,
-        epoch=int(own.get("epoch") or 1),
-        status="running",
+    return fold_command(
+        state,
+        event.step.removesuffix(SEQUENCE_SUFFIX),
+        epoch=_integer(own.get("epoch"), 1),
+        index=_integer(own.get("index"), 0),
+        attempt=_integer(event.meta.get("attempt"), 1),
+        attempts_max=_integer(own.get("attempts_max"), 1),
         command_id=command_id,
-        entered_version=event.version,
+        version=event.version,
     )
-    return fold_entry(state, run)
+
+
+def fold_command(
+    state: State, step: str, *, epoch: int, index: int, attempt: int, attempts_max: int, command_id: int, version: int
+) -> State:
+    """A command of (step, epoch, index) is on its way; the first of an epoch enters the step."""
+    run = state.runs.get(step)
+    if run is None or run.epoch < epoch:
+        run = StepRun(step=step, epoch=epoch, status="running", attempts_max=attempts_max, entered_version=version)
+        state = fold_entry(state, run)
+    elif run.epoch > epoch or run.status != "running":
+        return state
+    loop = run.loop
+    if loop is not None and index >= loop.next_index:
+        loop = replace(loop, next_index=index + 1)
+    run = replace(
+        run,
+        attempts=run.attempts.insert(index, Attempt(index=index, number=attempt, command_id=command_id)),
+        loop=loop,
+    )
+    return replace(
+        state,
+        runs={**state.runs, step: run},
+        open=state.open.insert(command_id, (step, index)),
+        current_step=step,
+    )
 
 
 def fold_entry(state: State, run: StepRun) -> State:
     """Enter a step: it no longer waits and its newest run is `run`."""
-    waiting = {name: sources for name, sources in state.waiting.items() if name != run.step}
-    commands = state.commands if run.command_id is None else {**state.commands, run.command_id: run.step}
-    return replace(state, runs={**state.runs, run.step: run}, waiting=waiting, commands=commands, current_step=run.step)
+    waiting = state.waiting
+    if run.step in waiting:
+        waiting = {name: sources for name, sources in waiting.items() if name != run.step}
+    return replace(state, runs={**state.runs, run.step: run}, waiting=waiting, current_step=run.step)
 
 
 def fold_passed(state: State, step: str, epoch: int, event: Event) -> State:
@@ -108,97 +172,304 @@ def fold_passed(state: State, step: str, epoch: int, event: Event) -> State:
         outcome_type=event.type,
     )
     state = fold_entry(state, run)
+    state = replace(state, unrouted=(*state.unrouted, step))
     return state if skipped else replace(state, completed_steps=_with(state.completed_steps, step))
 
 
-def fold_routing(state: State, record: Mapping[str, Any]) -> State:
-    """Apply a routing record `{step, epoch, targets, set, handled}`: the arcs of a run have been walked."""
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def fold_record(state: State, record: Mapping[str, Any]) -> State:
+    """Apply what a decision noted: a routing record, or what it made of a failed attempt."""
+    match record.get("kind"):
+        case "retry":
+            return _retry(state, record)
+        case "gave_up":
+            return _gave_up(state, record)
+        case _:
+            return _routed(state, record)
+
+
+def _routed(state: State, record: Mapping[str, Any]) -> State:
+    """The arcs of a run have been walked: `{step, epoch, targets, set, handled, error?}`."""
     step = str(record.get("step", ""))
     run = state.runs.get(step)
     if run is None or run.epoch != record.get("epoch") or run.routed:
         return state
     handled = bool(record.get("handled"))
-    waiting = dict(state.waiting)
-    for target in record.get("targets") or ():
-        waiting[target] = _with(waiting.get(target, ()), step)
+    waiting = state.waiting
+    if record.get("targets"):
+        waiting = dict(waiting)
+        for target in record["targets"]:
+            waiting[target] = _with(waiting.get(target, ()), step)
     failures = state.failures
     if run.status == "failed" and not handled:
         failures = (*failures, (step, run.error or "failed"))
-    return replace(
+    if record.get("error"):
+        failures = (*failures, (step, str(record["error"])))
+    state = replace(
         state,
         runs={**state.runs, step: replace(run, routed=True, handled=handled)},
+        unrouted=tuple(name for name in state.unrouted if name != step),
         waiting=waiting,
-        variables={**state.variables, **(record.get("set") or {})},
         failures=failures,
     )
+    return fold_variables(state, record.get("set") or {})
+
+
+def fold_variables(state: State, values: Mapping[str, Any]) -> State:
+    """Set variables."""
+    if not values:
+        return state
+    sizes, total = state.sizes, state.data_bytes
+    for name, value in values.items():
+        key, size = f"v:{name}", size_of(value)
+        total += size - (sizes.get(key) or 0)
+        sizes = sizes.insert(key, size)
+    return replace(state, variables={**state.variables, **values}, sizes=sizes, data_bytes=total)
+
+
+def _attempt_of(state: State, record: Mapping[str, Any]) -> tuple[StepRun, Attempt] | None:
+    run = state.runs.get(str(record.get("step", "")))
+    if run is None or run.epoch != record.get("epoch") or run.status != "running":
+        return None
+    attempt = run.attempts.get(_integer(record.get("index"), 0))
+    return None if attempt is None or attempt.number != record.get("attempt") else (run, attempt)
+
+
+def _retry(state: State, record: Mapping[str, Any]) -> State:
+    """A failed attempt is repeated when its timer fires."""
+    found = _attempt_of(state, record)
+    if found is None or found[1].status != "failed":
+        return state
+    return _with_attempt(state, found[0], replace(found[1], status="waiting", command_id=None))
+
+
+def _gave_up(state: State, record: Mapping[str, Any]) -> State:
+    """A failed attempt is not repeated: its item has failed."""
+    found = _attempt_of(state, record)
+    if found is None or found[1].status != "failed":
+        return state
+    run, attempt = found
+    return _settle(state, run, attempt.index, response=attempt.response, error=attempt.error or "failed", event=None)
+
+
+def _with_attempt(state: State, run: StepRun, attempt: Attempt) -> State:
+    run = replace(run, attempts=run.attempts.insert(attempt.index, attempt))
+    return replace(state, runs={**state.runs, run.step: run})
 
 
 def _with(items: tuple[str, ...], item: str) -> tuple[str, ...]:
     return items if item in items else (*items, item)
 
 
-def _ended(state: State, event: Event) -> State:
-    """A command is over, by whichever of its events came first; a later one, or one of an older run, changes nothing."""
-    command_id = event.command_id or _command_of(event)
-    step = state.commands.get(command_id) if command_id is not None else None
-    run = state.runs.get(step) if step is not None else None
-    if step is None or run is None or run.command_id != command_id or run.status != "running":
+# --- timers -----------------------------------------------------------------------------------------------------------
+
+
+def retry_purpose(epoch: int, index: int, attempt: int) -> str:
+    """Return what a timer is for that repeats an attempt."""
+    return f"retry:{epoch}:{index}:{attempt}"
+
+
+def timeout_purpose(epoch: int) -> str:
+    """Return what a timer is for that ends a step."""
+    return f"timeout:{epoch}"
+
+
+EXECUTION_TIMEOUT = "execution.timeout"
+
+
+def _timer_fired(state: State, event: Event) -> State:
+    """Mark what the timer is for; one whose step has gone on meanwhile changes nothing."""
+    purpose = str(event.meta.get("purpose") or "")
+    if purpose == EXECUTION_TIMEOUT:
+        return replace(state, timed_out=True)
+    kind, *numbers = purpose.split(":")
+    run = state.runs.get(event.step)
+    if run is None or run.status != "running" or not all(number.isdigit() for number in numbers):
         return state
-    response = _response(event)
-    failed = event.type in ("call.error", "command.failed", "command.cancelled") or _says_error(response)
+    if kind == "timeout" and numbers == [str(run.epoch)]:
+        return replace(state, runs={**state.runs, run.step: replace(run, timed_out=True)})
+    if kind == "retry" and len(numbers) == 3 and int(numbers[0]) == run.epoch:
+        attempt = run.attempts.get(int(numbers[1]))
+        if attempt is not None and attempt.status == "waiting" and attempt.number == int(numbers[2]):
+            return _with_attempt(state, run, replace(attempt, status="due"))
+    return state
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def _ended(state: State, event: Event) -> State:
+    """A command is over, by whichever of its events came first; a later one, or one of an older run, changes nothing.
+
+    An end without a command is our own: an item that could not be started, or a step that took too long.
+    """
+    command_id = event.command_id or command_of(event)
+    place = state.open.get(command_id) if command_id is not None else None
+    if place is None:
+        return _own_end(state, event)
+    step, index = place
+    state = replace(state, open=state.open.remove(command_id))
+    run = state.runs.get(step)
+    attempt = run.attempts.get(index) if run is not None else None
+    if run is None or attempt is None or attempt.command_id != command_id or run.status != "running":
+        return state
+    response = response_of(event)
+    failed = event.type in ("call.error", "command.failed", "command.cancelled") or says_error(event, response)
+    variables = sequence_variables(response)
+    if variables:
+        state = fold_variables(state, variables)
+    response = sequence_result(response)
+    error = error_text(event, response) if failed else None
+    if failed and attempt.number < run.attempts_max:
+        return _with_attempt(state, run, replace(attempt, status="failed", response=response, error=error))
+    return _settle(state, run, index, response=response, error=error, event=event)
+
+
+def _own_end(state: State, event: Event) -> State:
+    own = own_meta(event)
+    if event.type != "call.error" or "epoch" not in own:
+        return state
+    return fold_own_end(state, event.step, own, event.error or "failed", event)
+
+
+def fold_own_end(state: State, step: str, own: Mapping[str, Any], error: str, event: Event | None) -> State:
+    """An item (`own` has its `index`) or a whole step has failed by our own decision."""
+    run = state.runs.get(step)
+    epoch = int(own["epoch"])
+    if run is None or run.epoch < epoch:
+        version = event.version if event is not None else state.version
+        run = StepRun(step=step, epoch=epoch, status="running", entered_version=version)
+        state = fold_entry(state, run)
+    if run.epoch != epoch or run.status != "running":
+        return state
+    response = {"status": "error", "error": error}
+    if "index" in own and run.loop is not None:
+        return _settle(state, run, int(own["index"]), response=response, error=error, event=event)
+    opened = state.open
+    for attempt in run.attempts.values():
+        if attempt.command_id is not None and attempt.command_id in opened:
+            opened = opened.remove(attempt.command_id)
+    return _end_run(replace(state, open=opened), run, response=response, error=error, event=event)
+
+
+def _settle(state: State, run: StepRun, index: int, *, response: Any, error: str | None, event: Event | None) -> State:
+    """An item has ended for good; without a loop it is the step."""
+    if run.loop is None:
+        return _end_run(state, run, response=response, error=error, event=event)
+    attempts = run.attempts.remove(index) if index in run.attempts else run.attempts
+    run = replace(run, attempts=attempts, loop=_with_item(run.loop, index, response, error))
+    return replace(state, runs={**state.runs, run.step: run}, current_step=run.step)
+
+
+def _with_item(loop: LoopState, index: int, response: Any, error: str | None) -> LoopState:
+    results, size = loop.results, loop.results_bytes
+    if results is not None:
+        size += size_of(response)
+        results = results.insert(index, response) if size <= LOOP_RESULTS_BYTES_MAX else None
+    return replace(
+        loop,
+        next_index=max(loop.next_index, index + 1),
+        success=loop.success + (error is None),
+        failed=loop.failed + (error is not None),
+        results=results,
+        results_bytes=size,
+        error=loop.error or (None if error is None else f"item {index}: {error}"),
+    )
+
+
+def _end_run(
+    state: State, run: StepRun, *, response: Any, error: str | None, event: Event | None, outcome: str | None = None
+) -> State:
+    response = as_result(response)
     ended = replace(
         run,
-        status="failed" if failed else "completed",
-        ended_version=event.version,
-        ended_event_id=event.event_id,
-        outcome_type="call.error" if failed else "call.done",
+        status="completed" if error is None else "failed",
+        attempts=HashTrieMap(),
+        loop=None,
+        ended_version=event.version if event is not None else state.version,
+        ended_event_id=(event.event_id or None) if event is not None else None,
+        outcome_type=outcome or ("call.done" if error is None else "call.error"),
         response=response,
-        error=_error_text(event, response) if failed else None,
+        error=error,
     )
+    results, sizes, total = state.results, state.sizes, state.data_bytes
+    if error is None:
+        key, size = f"r:{run.step}", size_of(response)
+        total += size - (sizes.get(key) or 0)
+        results, sizes = {**results, run.step: response}, sizes.insert(key, size)
     return replace(
         state,
-        runs={**state.runs, step: ended},
-        results=state.results if failed else {**state.results, step: response},
-        completed_steps=_with(state.completed_steps, step),
-        current_step=step,
+        runs={**state.runs, run.step: ended},
+        unrouted=(*state.unrouted, run.step),
+        results=results,
+        sizes=sizes,
+        data_bytes=total,
+        completed_steps=_with(state.completed_steps, run.step),
+        current_step=run.step,
     )
 
 
-def _says_error(response: Any) -> bool:
-    """Whether a tool's output calls itself an error, whatever the event is called."""
-    status = response.get("status") if isinstance(response, Mapping) else None
-    return isinstance(status, str) and status.lower() in ("error", "failed")
+# --- loops ------------------------------------------------------------------------------------------------------------
 
 
-def _command_of(event: Event) -> int | None:
-    value = event.meta.get("command_id")
-    text = str(value) if value is not None else ""
-    return int(text) if text.isascii() and text.isdigit() else None
+def _loop_started(state: State, event: Event) -> State:
+    own, context = own_meta(event), event.context or {}
+    return fold_loop_started(
+        state,
+        event.step,
+        epoch=_integer(own.get("epoch"), 1),
+        attempts_max=_integer(own.get("attempts_max"), 1),
+        context=context,
+        version=event.version,
+    )
 
 
-def _response(event: Event) -> Any:
-    """Return the tool's output: `context.response`, else what a worker of the Rust line put into `result`."""
-    if event.context is not None and "response" in event.context:
-        return event.context["response"]
-    result = event.result or {}
-    context = result.get("context")
-    if not isinstance(context, Mapping):
-        return {"reference": result["reference"]} if "reference" in result else None
-    inner = context.get("result")
-    if isinstance(inner, Mapping) and isinstance(inner.get("context"), Mapping) and "data" in inner["context"]:
-        return inner["context"]["data"]
-    if "data" in context:
-        return context["data"]
-    return {key: value for key, value in context.items() if key not in ("command_id", "worker_id")}
+def fold_loop_started(
+    state: State, step: str, *, epoch: int, attempts_max: int, context: Mapping[str, Any], version: int
+) -> State:
+    """Enter a loop: `context` has its id, mode, limit and collection."""
+    items = context.get("collection")
+    size = _integer(context.get("size"), 0)
+    loop = LoopState(
+        loop_id=str(context.get("loop_event_id") or ""),
+        mode=str(context.get("mode") or "sequential"),
+        items=items if isinstance(items, list) else range(size),
+        size=size,
+        limit=max(_integer(context.get("max_in_flight"), 1), 1),
+        continue_on_error=context.get("on_item_error") == "continue",
+    )
+    run = StepRun(
+        step=step, epoch=epoch, status="running", attempts_max=attempts_max, loop=loop, entered_version=version
+    )
+    return fold_entry(state, run)
 
 
-def _error_text(event: Event, response: Any) -> str:
-    if event.error:
-        return event.error
-    if isinstance(response, Mapping):
-        error = response.get("error")
-        if isinstance(error, Mapping):
-            return str(error.get("message") or error)
-        if error:
-            return str(error)
-    return "the command was cancelled" if event.type == "command.cancelled" else "the command failed"
+def fold_loop_done(state: State, event: Event) -> State:
+    """A loop is over: its result is in the state, or by reference to the log when it was too large to keep."""
+    run = state.runs.get(event.step)
+    epoch = own_meta(event).get("epoch")
+    if run is None or run.loop is None or run.epoch != epoch or run.status != "running":
+        return state
+    loop = run.loop
+    stats = loop_stats(loop)
+    if loop.results is None:
+        locator = f"noetl://execution/{state.execution_id}/loop/{loop.loop_id}"
+        reference = {"type": "loop", "locator": locator, "store": "eventlog", "bytes": loop.results_bytes}
+        response: Any = result_ref(reference, {"stats": stats})
+    else:
+        response = {"results": [loop.results.get(index) for index in range(loop.next_index)], "stats": stats}
+    failed = loop.error if loop.is_failing else None
+    outcome = "loop.done" if failed is None else "call.error"
+    return _end_run(state, run, response=response, error=failed, event=event, outcome=outcome)
+
+
+def loop_stats(loop: LoopState) -> dict[str, int]:
+    """Return the counts of a loop; a cursor loop counts the rows that its slots worked on."""
+    if loop.mode != "cursor" or loop.results is None:
+        return {"total": loop.ended, "success": loop.success, "failed": loop.failed}
+    slots = [value for value in loop.results.values() if isinstance(value, Mapping)]
+    processed = sum(_integer(slot.get("processed"), 0) for slot in slots)
+    failed = sum(_integer(slot.get("failed"), 0) for slot in slots)
+    return {"total": processed + failed, "success": processed, "failed": failed}

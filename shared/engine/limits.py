@@ -20,6 +20,25 @@ TEMPLATE_POWER_MAX = 1024  # exponent of `**`
 TEMPLATE_CACHE_MAX = 4096  # compiled templates kept per process
 VALUE_DEPTH_MAX = 64  # nesting of a rendered value
 
+TEMPLATE_LOOP_STEPS_MAX = 1_000_000  # rounds of all `for` loops and macro calls of one rendering: a second or so
+REFERENCES_PER_DECISION_MAX = 64  # large results that one decision may load
+
+LOOP_ITEMS_MAX = 1_000_000  # items of one loop; ten times what the language promises
+LOOP_IN_FLIGHT_DEFAULT = 10  # of a parallel loop that does not say (engine_decisions.md, Loops)
+LOOP_IN_FLIGHT_MAX = 1000  # commands of one loop at once
+LOOP_RESULTS_BYTES_MAX = 4 << 20  # item results kept in the state; beyond, the loop's result is a reference to the log
+DECISION_COMMANDS_MAX = 1000  # commands of one decision; a loop goes on with the next
+DECISION_BYTES_MAX = 4 << 20  # command contexts of one decision, about half of what a commit may have
+TASKS_MAX = 200  # tasks of one sequence
+CHILD_DEPTH_MAX = 16  # generations of sub-playbooks: one that calls itself must end
+RETRY_ATTEMPTS_MAX = 1000  # of one command
+RETRY_DELAY_SECONDS_MAX = 86_400.0 * 7  # between two attempts: a week
+RETRY_DELAY_SECONDS = 1.0  # without `delay`; the original's default in policies
+TIMEOUT_SECONDS_MAX = 86_400.0 * 366  # of a step or an execution: a year
+CONTEXT_NAME_BYTES_MAX = 262_144  # one name of the workload that travels with a command; larger goes by reference
+SNAPSHOT_EVENTS_MIN = 1000  # events between two snapshots at least
+SNAPSHOT_BYTES_PER_EVENT = 256  # and one event per so many bytes of state, so that snapshots cost linear work in all
+
 TRANSITIONS_MAX = 2000  # steps that one decision may walk without a command (tool-less or skipped ones)
 EPOCHS_MAX = 100_000  # entries of one step in one execution: a cycle that never ends must end
 MAX_ATTEMPTS = 3  # `meta.max_attempts` of a command, as the original writes it

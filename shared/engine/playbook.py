@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Mode = Literal["exclusive", "inclusive"]
+LoopMode = Literal["sequential", "parallel", "cursor"]
 OnError = Literal["stop", "continue", "fail_fast"]
+Backoff = Literal["none", "fixed", "linear", "exponential"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +26,86 @@ class Arc:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """A loop over a collection, or over the rows that a cursor claims.
+
+    Args (fields):
+        collection: what is looped over, as written: a template, a list, a mapping, a number or nothing.
+        max_in_flight: items at once as written, a number or a template; None: the default of the mode.
+        cursor: of mode `cursor`: kind, auth, claim, options.
+        frame: of mode `cursor`: max_rows, process, row_concurrency, ...
+    """
+
+    iterator: str
+    collection: Any = None
+    mode: LoopMode = "sequential"
+    max_in_flight: Any = None
+    cursor: Mapping[str, Any] | None = None
+    frame: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a failed command of a step is repeated; delays in seconds, `jitter` as a share of the delay (0..1)."""
+
+    attempts: int
+    backoff: Backoff = "exponential"
+    delay: float = 1.0
+    max_delay: float = 300.0
+    jitter: float = 0.0
+    on: str | None = None
+
+    def delay_after(self, attempt: int, spread: float) -> float:
+        """Return the seconds to wait after `attempt` (from 1) failed; `spread` is a number from -1 to 1."""
+        match self.backoff:
+            case "none":
+                delay = 0.0
+            case "fixed":
+                delay = self.delay
+            case "linear":
+                delay = self.delay * attempt
+            case _:
+                delay = self.delay * float(2 ** min(attempt - 1, 40))
+        return max(min(delay, self.max_delay) * (1 + self.jitter * spread), 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitRule:
+    """A rule of `spec.policy.admit`; without `when` it always matches."""
+
+    when: str | None
+    allow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step; `tool` is None when it does nothing but route."""
+    """A step; `tool_kind` is None when it does nothing but route, `task_sequence` when it has `tasks`.
+
+    `mentions` has every word of the tool and its input: names that the worker may look up are among them.
+    """
 
     name: str
     tool_kind: str | None = None
     tool: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[Mapping[str, Any], ...] = ()
     input: Mapping[str, Any] = field(default_factory=dict)
     when: str | None = None
+    admit: tuple[AdmitRule, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
     mode: Mode = "exclusive"
     arcs: tuple[Arc, ...] = ()
+    loop: Loop | None = None
+    retry: Retry | None = None
+    timeout_seconds: float | None = None
+    continue_on_item_error: bool = False
+    pool: str | None = None
+    mentions: frozenset[str] = frozenset()
     line: int = 0
+
+    @property
+    def is_child(self) -> bool:
+        """Whether the step runs another playbook."""
+        return self.tool_kind in ("playbook", "playbooks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +125,9 @@ class Playbook:
     reach: Mapping[str, frozenset[str]]
     upstream_counts: Mapping[str, int]
     on_error: OnError = "stop"
+    timeout_seconds: float | None = None
+    strict: bool = False
+    pool: str | None = None
 
     def may_reach(self, source: str, target: str) -> bool:
         """Return whether a run of `source` may still lead to `target`, not counting ways that close a cycle."""
@@ -107,3 +180,26 @@ def reachability(steps: Mapping[str, Step], entry: str) -> tuple[dict[str, froze
             found |= reach[target]
         reach[name] = frozenset(found)
     return reach, upstream
+
+
+def trapped(steps: Mapping[str, Step]) -> list[tuple[str, ...]]:
+    """Return cycles that an execution cannot leave: each step's only way is an unconditional arc to the next."""
+    only: dict[str, str] = {}
+    for name, step in steps.items():
+        targets = {arc.target for arc in step.arcs}
+        if len(targets) == 1 and all(arc.when is None for arc in step.arcs) and step.when is None and not step.admit:
+            (target,) = targets
+            if target is not None:
+                only[name] = target
+    cycles: list[tuple[str, ...]] = []
+    seen: set[str] = set()
+    for start in only:
+        way: list[str] = []
+        name = start
+        while name in only and name not in seen:
+            seen.add(name)
+            way.append(name)
+            name = only[name]
+        if name in way:
+            cycles.append(tuple(way[way.index(name) :]))
+    return cycles

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from shared.engine.context import with_alias
+from shared.engine.jsontext import size_of
 from shared.engine.limits import RESULT_BYTES_MAX
 from shared.engine.state import State
 
@@ -14,11 +12,11 @@ from shared.engine.state import State
 def status_document(state: State) -> dict[str, Any]:
     """Return current step, completed steps and variables, `RESULT_BYTES_MAX` at most; large values become their size."""
     variables: dict[str, Any] = {**state.workload, **state.variables}
-    variables.update({name: with_alias(result) for name, result in state.results.items()})
+    variables.update(state.results)
     left = RESULT_BYTES_MAX
     shown: dict[str, Any] = {}
     for name, value in variables.items():
-        size = len(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS))
+        size = size_of(value)
         if size <= left:
             shown[name] = value
             left -= size

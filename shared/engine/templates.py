@@ -14,22 +14,27 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from jinja2 import ChainableUndefined, Template, Undefined, meta
+from jinja2 import ChainableUndefined, Template, Undefined, meta, nodes
 from jinja2 import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from shared.engine.limits import (
     TEMPLATE_CACHE_MAX,
     TEMPLATE_CHARS_MAX,
+    TEMPLATE_LOOP_STEPS_MAX,
     TEMPLATE_OUTPUT_CHARS_MAX,
     TEMPLATE_POWER_MAX,
     TEMPLATE_RANGE_MAX,
     VALUE_DEPTH_MAX,
 )
+from shared.engine.references import LostDataError, ResultRef
 
 _KEYCHAIN = re.compile(r"\{[{%][^{}]*\bkeychain\b")
 KEYCHAIN_REFERENCE = "$noetl_ref"  # key of a mapping that stands for a field of a keychain entry
 _FALSE_TEXTS = frozenset({"", "false", "0", "no", "none"})  # the original's truth of text in conditions
+_PATH = re.compile(r"(?!(?:true|false|none|True|False|None|not|loop)\b)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*")
+_WIDENERS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})  # text methods that make as much as they are told
+_steps_left: ContextVar[list[int]] = ContextVar("steps_left")
 _range_left: ContextVar[int] = ContextVar("range_left", default=TEMPLATE_RANGE_MAX)
 
 
@@ -48,7 +53,27 @@ def _refuse(reason: str) -> TemplateError:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"**", "*"})
+    intercepted_binops = frozenset({"**", "*", "+", "%"})
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """Bound every loop and every joining of text in the syntax tree."""
+        tree = super()._parse(source, name, filename)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, "playhead_bounded", [], [], None, None, lineno=loop.lineno)
+        for joined in tree.find_all(nodes.Concat):
+            parts = nodes.List(joined.nodes, lineno=joined.lineno)
+            joined.nodes = [nodes.Filter(parts, "playhead_joined", [], [], None, None, lineno=joined.lineno)]
+        return tree
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Count calls: macros may call each other without end."""
+        _spend(1)
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, str) and obj.__name__ in _WIDENERS and args and isinstance(args[0], int):
+            _bound_text(args[0])
+        if isinstance(owner, str) and obj.__name__ == "replace" and len(args) >= 2:
+            _bound_text(len(owner) * max(len(str(args[1])), 1))
+        return super().call(context, obj, *args, **kwargs)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Prefer a key over a method, so that a result may have a field `items`."""
@@ -68,7 +93,64 @@ class _Environment(ImmutableSandboxedEnvironment):
                 countable = isinstance(one, str | list | tuple) and isinstance(other, int)
                 if countable and len(one) * other > TEMPLATE_OUTPUT_CHARS_MAX:
                     raise _refuse(f"a repetition makes at most {TEMPLATE_OUTPUT_CHARS_MAX} items")
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):
+            _bound_text(len(left) + len(right))
+        if operator == "%" and isinstance(left, str):
+            _bound_text(sum(int(width) for width in re.findall(r"%[^a-zA-Z%]*?(\d+)", left)[:100]))
         return super().call_binop(context, operator, left, right)
+
+
+def _bound_text(chars: int) -> None:
+    if chars > TEMPLATE_OUTPUT_CHARS_MAX:
+        raise _refuse(f"makes more than {TEMPLATE_OUTPUT_CHARS_MAX} characters")
+
+
+def _spend(steps: int) -> None:
+    left = _steps_left.get(None)
+    if left is None:
+        return
+    left[0] -= steps
+    if left[0] < 0:
+        raise _refuse(f"takes more than {TEMPLATE_LOOP_STEPS_MAX} rounds of loops and calls")
+
+
+def _bounded(items: Any) -> Iterator[Any]:
+    for item in items:
+        _spend(1)
+        yield item
+
+
+def _joined(parts: list[Any]) -> str:
+    texts = [str(part) for part in parts]
+    _bound_text(sum(map(len, texts)))
+    return "".join(texts)
+
+
+def _filled(value: Any, width: int = 80) -> str:
+    _bound_text(int(width))
+    return str(value).center(int(width))
+
+
+def _indented(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    text = str(value)
+    step = width if isinstance(width, str) else " " * min(int(width), TEMPLATE_OUTPUT_CHARS_MAX)
+    _bound_text(len(text) + len(step) * (text.count("\n") + 1))
+    lines = [line if not line and not blank else step + line for line in text.split("\n")]
+    return "\n".join(lines) if first else "\n".join([text.split("\n")[0], *lines[1:]])
+
+
+def _replaced(value: Any, old: str, new: str, count: int = -1) -> str:
+    text = str(value)
+    _bound_text(len(text) + (text.count(str(old)) * len(str(new))))
+    return text.replace(str(old), str(new), -1 if count is None else count)
+
+
+def _safe_get(value: Any, key: Any, default: Any = None) -> Any:
+    """Return a member of a mapping or list, `default` when it is not there."""
+    try:
+        return value[key]
+    except (KeyError, IndexError, TypeError):
+        return default
 
 
 def _range(*arguments: int) -> range:
@@ -115,8 +197,22 @@ def _build() -> _Environment:
         "fromjson": orjson.loads,
         "b64encode": _b64encode,
         "b64decode": _b64decode,
+        "playhead_bounded": _bounded,
+        "playhead_joined": _joined,
+        "center": _filled,
+        "indent": _indented,
+        "replace": _replaced,
+        "get": _safe_get,
+        "keys": lambda value: list(value),
+        "values": lambda value: list(value.values()),
+        "len": len,
+        "split": lambda value, separator=None: str(value).split(separator),
     }
     environment.filters.update(filters)
+    environment.globals["len"] = len
+    environment.globals["str"] = str
+    environment.globals["int"] = int
+    environment.globals["float"] = float
     return environment
 
 
@@ -205,8 +301,11 @@ def names_in(text: str) -> frozenset[str]:
 
 def _evaluate(text: str, run: Callable[[], Any]) -> Any:
     token = _range_left.set(TEMPLATE_RANGE_MAX)
+    steps = _steps_left.set([TEMPLATE_LOOP_STEPS_MAX])
     try:
         return run()
+    except LostDataError as error:
+        raise TemplateError(f"{_shown(text)}: {error}") from error
     except TemplateError as error:
         raise TemplateError(f"{_shown(text)}: {error}") from error
     except (JinjaError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -215,6 +314,7 @@ def _evaluate(text: str, run: Callable[[], Any]) -> Any:
         raise TemplateError(f"{_shown(text)}: makes too much") from error
     finally:
         _range_left.reset(token)
+        _steps_left.reset(steps)
 
 
 def _shown(text: str) -> str:
@@ -227,10 +327,13 @@ def render_text(text: str, names: Mapping[str, Any]) -> Any:
     Raises:
         TemplateError: it is malformed, fails, or exceeds a bound.
     """
-    if not has_template(text) or names_keychain(text):
+    if not has_template(text) or ("keychain" not in names and names_keychain(text)):
         return text
 
     def run() -> Any:
+        path = _dotted_path(text)
+        if path is not None:
+            return json_value(_walk(path, names))
         expression, template = _compiled(text)
         if template is None:
             return json_value(expression(names))
@@ -240,6 +343,27 @@ def render_text(text: str, names: Mapping[str, Any]) -> Any:
         return _structure(out)
 
     return _evaluate(text, run)
+
+
+@lru_cache(maxsize=TEMPLATE_CACHE_MAX)
+def _dotted_path(text: str) -> tuple[str, ...] | None:
+    """Return the parts of a lone `{{ a.b.c }}`, None of any other template: most are one, and need no Jinja."""
+    stripped = text.strip()
+    if len(stripped) > 200 or not (stripped.startswith("{{") and stripped.endswith("}}")):
+        return None
+    inner = _inner(stripped)
+    if _PATH.fullmatch(inner) is None or inner.split(".")[0] in _environment.globals:
+        return None
+    return tuple(inner.split("."))
+
+
+def _walk(path: tuple[str, ...], names: Mapping[str, Any]) -> Any:
+    value = names.get(path[0])
+    for part in path[1:]:
+        if value is None or isinstance(value, Undefined):
+            return None
+        value = _environment.getattr(value, part)
+    return value
 
 
 def _structure(text: str) -> Any:
@@ -265,6 +389,8 @@ def json_value(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, Undefined):
         return None
+    if isinstance(value, ResultRef):
+        return value.resolved()
     if isinstance(value, Mapping):
         return {str(key): json_value(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | range):

@@ -1,0 +1,110 @@
+"""What an event says about the end of a command, in every dialect of the workers (clients.md sections 1.4 and 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.engine.references import result_ref
+from shared.engine.state import Event
+
+_FAILED = frozenset({"error", "failed", "timeout"})
+_SEQUENCE_KEYS = frozenset({"_prev", "results", "metrics"})  # of a task sequence's output, by the Python line
+_PREFIXES = ("ctx.", "iter.", "step.", "workload.")
+
+
+def bare_key(key: str) -> str:
+    """Return a `set` key without its prefix: all land in one flat map, as in the original."""
+    for prefix in _PREFIXES:
+        if key.startswith(prefix) and len(key) > len(prefix):
+            return key[len(prefix) :]
+    return key
+
+
+def says_error(event: Event, response: Any) -> bool:
+    """Whether the output calls itself an error, whatever the event is called."""
+    status = response.get("status") if isinstance(response, Mapping) else None
+    if isinstance(status, str) and status.lower() in ("error", "failed"):
+        return True
+    inner = _wrapped(event.context) or _wrapped(event.result)
+    return inner is not None and str(inner.get("status", "")).lower() in _FAILED
+
+
+def _wrapped(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the Rust line's `result` inside a payload: `{status, context: {data, ..}}`."""
+    inner = value.get("result") if isinstance(value, Mapping) else None
+    return inner if isinstance(inner, Mapping) and "status" in inner and isinstance(inner.get("context"), Mapping) else None
+
+
+def command_of(event: Event) -> int | None:
+    """Return the command that an event names in its meta."""
+    value = event.meta.get("command_id")
+    text = str(value) if value is not None else ""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def response_of(event: Event) -> Any:
+    """Return the tool's output: `context.response`, a reference, or what a worker of the Rust line put into `result`."""
+    if event.context is not None and "response" in event.context:
+        return event.context["response"]
+    result = event.result or {}
+    context = result.get("context")
+    reference = result.get("reference")
+    if isinstance(reference, Mapping):
+        return result_ref(reference, _scalars(context))
+    if not isinstance(context, Mapping):
+        return None
+    inner = context.get("result")
+    if isinstance(inner, Mapping) and isinstance(inner.get("context"), Mapping) and "data" in inner["context"]:
+        stored = inner.get("reference")
+        data = inner["context"]["data"]
+        return result_ref(stored, _scalars(data)) if isinstance(stored, Mapping) else data
+    if "data" in context:
+        return context["data"]
+    return {key: value for key, value in context.items() if key not in ("command_id", "worker_id")}
+
+
+def _scalars(context: Any) -> Mapping[str, Any]:
+    if not isinstance(context, Mapping):
+        return {}
+    return {key: value for key, value in context.items() if key not in ("command_id", "worker_id", "_ref")}
+
+
+def error_text(event: Event, response: Any) -> str:
+    """Return why a command failed, as told by its event or its output."""
+    if event.error:
+        return event.error
+    if isinstance(response, Mapping):
+        error = response.get("error")
+        if isinstance(error, Mapping):
+            return str(error.get("message") or error)
+        if error:
+            return str(error)
+    return "the command was cancelled" if event.type == "command.cancelled" else "the command failed"
+
+
+def _is_sequence(response: Any) -> bool:
+    return isinstance(response, Mapping) and response.keys() >= _SEQUENCE_KEYS
+
+
+def sequence_variables(response: Any) -> Mapping[str, Any]:
+    """Return what a task sequence has set, in either line's form; keys without prefixes."""
+    if not isinstance(response, Mapping):
+        return {}
+    given = response.get("ctx") if _is_sequence(response) else response.get("_context_updates")
+    return {bare_key(str(key)): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+
+
+def sequence_result(response: Any) -> Any:
+    """Return a task sequence's output as templates see it: the last task's members on top, each task by its name."""
+    if isinstance(response, Mapping) and "_context_updates" in response:
+        labelled = {key: value for key, value in response.items() if key != "_context_updates"}
+        last = next(reversed(labelled.values()), None)
+        return {**(last if isinstance(last, Mapping) else {}), **labelled, "results": labelled}
+    if not _is_sequence(response):
+        return response
+    last, tasks = response.get("_prev"), response.get("results")
+    top = dict(last) if isinstance(last, Mapping) else {}
+    if isinstance(tasks, Mapping):
+        top.update({key: value for key, value in tasks.items() if key not in top})
+    return {**top, **response}

@@ -104,15 +104,16 @@ async def register(context: ApiContext, *, content: str, resource_type: str) -> 
     text = decoded(content)
     with span("catalog register"):
         try:
-            document = read_document(text)
+            read = read_document(text)
         except PlaybookError as error:
             raise _refusal("document", "document", error.problems) from error
+        document = read.data
         name = _name_of(document)
         kind = catalog_kind(str(document.get("kind") or resource_type))
         _check_names(name, kind)
         warnings: list[str] = []
         if kind in EXECUTABLE_KINDS:
-            playbook, problems = check_playbook(text)
+            playbook, problems = check_playbook(read)
             if playbook is None:
                 raise _refusal(name, kind, problems)
             warnings = [str(problem) for problem in problems]

@@ -58,9 +58,7 @@ def names_for(
     return with_run(names, step=step, run=run, event=event, now=now)
 
 
-def with_run(
-    names: dict[str, Any], *, step: str, run: StepRun | None, event: str, now: str
-) -> dict[str, Any]:
+def with_run(names: dict[str, Any], *, step: str, run: StepRun | None, event: str, now: str) -> dict[str, Any]:
     """Return `names` with what is special to one step and the run that its templates look at."""
     payload = {} if run is None else {"response": run.response, "error": run.error}
     output = output_of(run)
@@ -99,7 +97,9 @@ def with_item(names: Mapping[str, Any], loop: LoopState, iterator: str, index: i
 
 
 # Names of every command's context; all others are data of the execution and travel only as far as the bound allows.
-_ALWAYS = frozenset({"ctx", "workload", "iter", "event", "job", "execution_id", "catalog_id", "path", "loop", "loop_index"})
+_ALWAYS = frozenset(
+    {"ctx", "workload", "iter", "event", "job", "execution_id", "catalog_id", "path", "loop", "loop_index"}
+)
 _NOT_SENT = frozenset({"steps", "outcome", "now"})  # the same data under another name, or no data
 
 

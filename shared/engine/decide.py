@@ -175,7 +175,11 @@ def bounded_result(response: Any) -> dict[str, Any]:
     if size <= RESULT_BYTES_MAX:
         return context
     kept = {key: context[key] for key in ("stats", "reference", "_ref") if key in context}
-    return {"truncated": True, "size_bytes": size, **(kept if isinstance(response, ResultRef) or "stats" in kept else {})}
+    return {
+        "truncated": True,
+        "size_bytes": size,
+        **(kept if isinstance(response, ResultRef) or "stats" in kept else {}),
+    }
 
 
 def effects_as_events(state: State, decision: Decision, *, first_event_id: int, now: datetime) -> list[Event]:

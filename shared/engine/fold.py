@@ -48,8 +48,6 @@ def replay(state: State, events: Iterable[Event]) -> State:
 
 def _fold(state: State, event: Event) -> State:
     match event.type:
-        case "command.claimed" | "command.started" | "step.enter" | "command.heartbeat":
-            return state
         case "call.done" | "call.error" | "command.completed" | "command.failed" | "command.cancelled":
             return _ended(state, event)
         case "command.issued":
@@ -307,7 +305,7 @@ def _ended(state: State, event: Event) -> State:
     """
     command_id = event.command_id or command_of(event)
     place = state.open.get(command_id) if command_id is not None else None
-    if place is None:
+    if place is None or command_id is None:
         return _own_end(state, event)
     step, index = place
     state = replace(state, open=state.open.remove(command_id))

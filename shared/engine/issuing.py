@@ -198,7 +198,9 @@ def loop_limit(step: Step, names: Mapping[str, Any], *, default: int) -> int:
     text = str(value).strip()
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
     if number < 1:
-        raise TemplateError(f"step '{step.name}', loop.spec.max_in_flight: must be a positive integer, not {text[:100]!r}")
+        raise TemplateError(
+            f"step '{step.name}', loop.spec.max_in_flight: must be a positive integer, not {text[:100]!r}"
+        )
     return min(number, LOOP_IN_FLIGHT_MAX)
 
 

@@ -33,7 +33,11 @@ def says_error(event: Event, response: Any) -> bool:
 def _wrapped(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the Rust line's `result` inside a payload: `{status, context: {data, ..}}`."""
     inner = value.get("result") if isinstance(value, Mapping) else None
-    return inner if isinstance(inner, Mapping) and "status" in inner and isinstance(inner.get("context"), Mapping) else None
+    return (
+        inner
+        if isinstance(inner, Mapping) and "status" in inner and isinstance(inner.get("context"), Mapping)
+        else None
+    )
 
 
 def command_of(event: Event) -> int | None:

@@ -75,7 +75,9 @@ class _Checker:
         data, report = self._data, self.report
         if data.get("apiVersion") not in API_VERSIONS:
             expected = ", ".join(API_VERSIONS)
-            report.add(("apiVersion",), f"Unsupported API version: {data.get('apiVersion')}. Expected one of {expected}")
+            report.add(
+                ("apiVersion",), f"Unsupported API version: {data.get('apiVersion')}. Expected one of {expected}"
+            )
         if str(data.get("kind")) not in ("Playbook", "Agent"):
             report.add(("kind",), f"Invalid kind: {data.get('kind')}. Expected Playbook")
         metadata = report.mapping(data.get("metadata"), ("metadata",))
@@ -84,7 +86,9 @@ class _Checker:
             report.add(("metadata", "name"), "Field required: the playbook's name")
         for key in data:
             if key == "vars":
-                report.warn((key,), "root 'vars' is not run: put defaults into `workload`, set values with `set: {ctx.x: ..}`")
+                report.warn(
+                    (key,), "root 'vars' is not run: put defaults into `workload`, set values with `set: {ctx.x: ..}`"
+                )
             elif key not in _ROOT_KEYS:
                 report.warn((key,), f"unknown key '{key}' is ignored")
         if data.get("keychain") is not None and not isinstance(data["keychain"], list):
@@ -223,4 +227,6 @@ class _Checker:
                 self.report.warn(("workflow", self._indexes[name]), f"Step '{name}': no arc leads here from '{entry}'")
         for cycle in trapped(steps):
             place = ("workflow", self._indexes[cycle[0]])
-            self.report.warn(place, f"the cycle {' -> '.join((*cycle, cycle[0]))} has no way out: it ends only with an error")
+            self.report.warn(
+                place, f"the cycle {' -> '.join((*cycle, cycle[0]))} has no way out: it ends only with an error"
+            )

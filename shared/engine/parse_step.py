@@ -39,7 +39,18 @@ _OBSOLETE = {
     "outcome": "use next.arcs[].when with `output`",
 }
 _SPEC_KEYS = frozenset(
-    ("next_mode", "policy", "timeout", "retry", "on_item_error", "pool", "execution_pool", "lifecycle", "failure", "emit")
+    (
+        "next_mode",
+        "policy",
+        "timeout",
+        "retry",
+        "on_item_error",
+        "pool",
+        "execution_pool",
+        "lifecycle",
+        "failure",
+        "emit",
+    )
 ) | {"on_error"}
 _LOOP_KEYS = frozenset(("in", "in_", "iterator", "spec", "cursor"))
 _LOOP_SPEC_KEYS = frozenset(("mode", "max_in_flight", "policy", "frame", "on_item_error"))
@@ -293,9 +304,7 @@ class StepParser:
         max_delay = seconds_of(report, given.get("max_delay"), (*path, "max_delay"), limit=limit)
         return Retry(
             attempts=attempts,
-            backoff=cast(
-                "Backoff", report.choice(given.get("backoff"), BACKOFFS, (*path, "backoff")) or "exponential"
-            ),
+            backoff=cast("Backoff", report.choice(given.get("backoff"), BACKOFFS, (*path, "backoff")) or "exponential"),
             delay=RETRY_DELAY_SECONDS if delay is None else delay,
             max_delay=limit if max_delay is None else max_delay,
             jitter=float(jitter),

@@ -85,8 +85,8 @@ class ToolParser:
                 self._report.add((*path, index, "name"), f"duplicate task name '{task['name']}'")
             seen.add(str(task["name"]))
             tasks.append(task)
-        for index, task in enumerate(tasks):
-            self._check_jumps(task, seen, (*path, index))
+        for index, known in enumerate(tasks):
+            self._check_jumps(known, seen, (*path, index))
         return tuple(tasks)
 
     def _task(self, item: object, path: Path, index: int) -> dict[str, Any] | None:

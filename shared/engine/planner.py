@@ -117,7 +117,11 @@ class Planner:
         values = {bare_key(str(key)): render_value(value, names) for key, value in given.items()}
         self.effects.append(
             AppendEvent(
-                event_type="ctx.updated", node_name=run.step, node_type="step", status="COMPLETED", context={"set": values}
+                event_type="ctx.updated",
+                node_name=run.step,
+                node_type="step",
+                status="COMPLETED",
+                context={"set": values},
             )
         )
         self.state = fold_variables(self.state, values)
@@ -394,9 +398,7 @@ class Planner:
         if not busy and (loop.is_failing or loop.next_index >= loop.size):
             self._finish_loop(run, loop)
 
-    def _start_item(
-        self, step: Step, run: StepRun, names: dict[str, Any], index: int, *, attempt: int = 1
-    ) -> None:
+    def _start_item(self, step: Step, run: StepRun, names: dict[str, Any], index: int, *, attempt: int = 1) -> None:
         """Issue the command of an item; one that cannot be rendered has failed."""
         loop = run.loop
         source = replace(run, outcome_type="call.done", ended_event_id=None) if loop is not None else None

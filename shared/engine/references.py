@@ -97,7 +97,11 @@ def reference_of(value: Any) -> ResultRef | None:
     """Return `value` as a reference when it is one: by this process, or as JSON from a log or a command."""
     if isinstance(value, ResultRef):
         return value
-    if isinstance(value, Mapping) and isinstance(value.get("_ref"), str) and isinstance(value.get("reference"), Mapping):
+    if (
+        isinstance(value, Mapping)
+        and isinstance(value.get("_ref"), str)
+        and isinstance(value.get("reference"), Mapping)
+    ):
         return ResultRef(value)
     return None
 

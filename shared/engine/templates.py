@@ -32,8 +32,12 @@ from shared.engine.references import LostDataError, ResultRef
 _KEYCHAIN = re.compile(r"\{[{%][^{}]*\bkeychain\b")
 KEYCHAIN_REFERENCE = "$noetl_ref"  # key of a mapping that stands for a field of a keychain entry
 _FALSE_TEXTS = frozenset({"", "false", "0", "no", "none"})  # the original's truth of text in conditions
-_PATH = re.compile(r"(?!(?:true|false|none|True|False|None|not|loop)\b)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*")
-_WIDENERS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})  # text methods that make as much as they are told
+_PATH = re.compile(
+    r"(?!(?:true|false|none|True|False|None|not|loop)\b)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
+)
+_WIDENERS = frozenset(
+    {"center", "ljust", "rjust", "zfill", "expandtabs"}
+)  # text methods that make as much as they are told
 _steps_left: ContextVar[list[int]] = ContextVar("steps_left")
 _range_left: ContextVar[int] = ContextVar("range_left", default=TEMPLATE_RANGE_MAX)
 

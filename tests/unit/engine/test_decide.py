@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from shared.engine import TemplateError, decide, failure
-from tests.unit.engine.simulation import NOW, Simulation, document
+from shared.engine import failure
+from tests.unit.engine.simulation import Simulation, document
 
 NOOP = "tool: {kind: noop}"
 
@@ -310,19 +310,21 @@ def test_only_what_the_author_wrote_is_left_to_the_worker_and_data_is_never_a_te
     assert sorted(context["deferred"]) == [["input", "r"], ["tool_config", "auth", "key"]]
 
 
-def test_a_template_that_fails_raises_and_names_itself() -> None:
+def test_a_template_that_fails_ends_its_step_and_names_itself() -> None:
     run = Simulation(
         document(
             "{step: a, %s, next: {arcs: [{step: b}]}}" % NOOP,
-            "{step: b, tool: {kind: noop, input: {v: '{{ 1 / a.n }}'}}}",
+            "{step: b, tool: {kind: noop, input: {v: '{{ 1 / a.n }}'}}, "
+            "next: {arcs: [{step: c, when: \"{{ event.name == 'call.error' }}\"}]}}",
+            "{step: c, tool: {kind: noop, input: {v: '{{ b }}'}}}",
         )
     )
     run.answer("a", {"n": 0})
-    with pytest.raises(TemplateError, match=r"1 / a\.n"):
-        decide(run.state, run.playbook, now=NOW)
     run.decide()
-    assert run.state.status == "FAILED"
-    assert "1 / a.n" in str(run.state.error)
+    assert run.issued() == ["a", "c"], "an arc handles it like any other error"
+    failed = next(event for event in run.log if event.type == "call.error")
+    assert "step 'b', tool.input" in str(failed.error)
+    assert "1 / a.n" in str(failed.error)
 
 
 @pytest.mark.parametrize(

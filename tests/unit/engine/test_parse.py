@@ -21,18 +21,17 @@ STEP = "workflow:\n  - step: a\n    tool: {kind: noop}\n"
         ("", 1, "mapping"),
         ("a: \x00", 0, "not YAML"),
         (HEAD, 1, "at least one step"),
-        (HEAD.replace("v2", "v1") + STEP, 1, "apiVersion"),
+        (HEAD.replace("v2", "v3") + STEP, 1, "apiVersion"),
         (HEAD.replace("Playbook", "Pie") + STEP, 2, "kind"),
         (HEAD.replace("{name: t}", "{}") + STEP, 3, "metadata.name"),
         (HEAD + STEP.replace("noop", "pithon"), 6, "workflow.0.tool.kind"),
-        (HEAD + STEP.replace("{kind: noop}", "noop"), 6, "workflow.0.tool"),
+        (HEAD + STEP.replace("{kind: noop}", "3"), 6, "workflow.0.tool"),
         (HEAD + STEP.replace("step: a", "stop: a"), 5, "workflow.0.step"),
         (HEAD + STEP + "  - step: a\n    tool: {kind: noop}\n", 7, "Duplicate"),
         (HEAD + STEP + "    next: {arcs: [{step: nowhere}]}\n", 7, "nowhere"),
         (HEAD + STEP + "    next: {spec: {mode: sideways}, arcs: []}\n", 7, "mode"),
         (HEAD + STEP + "    when: '{{ 1 + }}'\n", 7, "when"),
         (HEAD + STEP + "    set: {x: '{{ y | no_filter }}'}\n", 7, "set"),
-        (HEAD + STEP + "    set_ctx: {x: 1}\n", 7, "set_ctx"),
         (HEAD + "workload: [1]\n" + STEP, 4, "workload"),
         (HEAD + "workflow: {a: 1}\n", 4, "workflow"),
     ],
@@ -46,7 +45,7 @@ def test_a_problem_is_named_with_its_line(text: str, line: int, said: str) -> No
 
 
 def test_a_playbook_that_names_everything_wrong_says_all_of_it_at_once() -> None:
-    text = HEAD.replace("v2", "v1") + STEP.replace("noop", "pithon") + "    next: {arcs: [{step: nowhere}]}\n"
+    text = HEAD.replace("v2", "v3") + STEP.replace("noop", "pithon") + "    next: {arcs: [{step: nowhere}]}\n"
     with pytest.raises(PlaybookError) as caught:
         parse_playbook(text)
     assert len(caught.value.problems) >= 2
@@ -90,11 +89,13 @@ def test_a_document_nested_too_deeply_is_refused() -> None:
 
 
 def test_plain_data_is_what_json_can_hold() -> None:
-    assert read_document("a: 2026-01-01\nb: 1\nc: {d: [true, null, 1.5]}\n") == {
+    document = read_document("a: 2026-01-01\nb: 1\nc: {d: [true, null, 1.5]}\n")
+    assert document.data == {
         "a": "2026-01-01",
         "b": 1,
         "c": {"d": [True, None, 1.5]},
     }
+    assert document.places["c", "d", 1] == (3, 15)
 
 
 def test_a_playbook_knows_what_can_still_be_reached() -> None:

@@ -54,7 +54,7 @@ def migrations() -> list[Migration]:
     """Return every migration of this release in order.
 
     Raises:
-        MigrationError: numbers repeat or skip.
+        MigrationError: a number stands twice.
     """
     found: list[Migration] = []
     for entry in resources.files("services.api.store").joinpath("migrations").iterdir():
@@ -62,8 +62,8 @@ def migrations() -> list[Migration]:
         if match:
             found.append(Migration(number=int(match[1]), name=entry.name, sql=entry.read_text(encoding="utf-8")))
     found.sort(key=lambda migration: migration.number)
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise MigrationError("migration numbers must be 0001, 0002, ... without gaps")
+    if len({migration.number for migration in found}) != len(found):
+        raise MigrationError("two migrations have the same number")
     return found
 
 
@@ -109,7 +109,8 @@ async def require_current_schema(database: Database) -> None:
         rows = await database.fetch(_SQL["applied"])
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         rows = []
-    missing = [migration.name for migration in migrations()[len(rows) :]]
+    applied = {row["number"] for row in rows}
+    missing = [migration.name for migration in migrations() if migration.number not in applied]
     if missing:
         raise MigrationError(f"the database lacks {', '.join(missing)}: run `playhead migrate` first")
 

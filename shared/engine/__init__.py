@@ -16,6 +16,13 @@ from shared.engine.fold import VersionGapError, evolve, replay
 from shared.engine.parse import check_playbook, parse_playbook
 from shared.engine.playbook import Playbook, Step
 from shared.engine.references import LOST, LostDataError, NeedsDataError, ResultRef, loaded, reference_of, result_ref
+from shared.engine.snapshot import (
+    SNAPSHOT_FORMAT,
+    SnapshotFormatError,
+    SnapshotSizeError,
+    snapshot_from_json,
+    snapshot_to_json,
+)
 from shared.engine.state import (
     ACTIONABLE_TYPES,
     SEQUENCE_SUFFIX,
@@ -33,6 +40,7 @@ __all__ = [
     "ACTIONABLE_TYPES",
     "LOST",
     "SEQUENCE_SUFFIX",
+    "SNAPSHOT_FORMAT",
     "TERMINAL_TYPES",
     "AppendEvent",
     "CancelCommand",
@@ -49,6 +57,8 @@ __all__ = [
     "Problem",
     "ResultRef",
     "SetTimer",
+    "SnapshotFormatError",
+    "SnapshotSizeError",
     "State",
     "Step",
     "StepRun",
@@ -72,5 +82,7 @@ __all__ = [
     "render_value",
     "replay",
     "result_ref",
+    "snapshot_from_json",
+    "snapshot_to_json",
     "status_document",
 ]

@@ -37,6 +37,7 @@ RETRY_DELAY_SECONDS = 1.0  # without `delay`; the original's default in policies
 TIMEOUT_SECONDS_MAX = 86_400.0 * 366  # of a step or an execution: a year
 CONTEXT_NAME_BYTES_MAX = 262_144  # one name of the workload that travels with a command; larger goes by reference
 SNAPSHOT_EVENTS_MIN = 1000  # events between two snapshots at least
+SNAPSHOT_BYTES_MAX = 32 << 20  # a larger state is folded from an older snapshot
 SNAPSHOT_BYTES_PER_EVENT = 256  # and one event per so many bytes of state, so that snapshots cost linear work in all
 
 TRANSITIONS_MAX = 2000  # steps that one decision may walk without a command (tool-less or skipped ones)

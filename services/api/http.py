@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from services.api.auth.roles import Access, is_internal
 from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
@@ -130,16 +131,22 @@ class RouteSpec:
     handler: Handler
     summary: str
     tag: str
+    role: Access  # who may call; there is no default, so that no route is open by oversight
+    elevated: tuple[str, Access] | None = None  # a query switch that asks for more: ("include_data", Access.WORKER)
     body: type[BaseModel] | None = None
     body_required: bool = True
     query: type[BaseModel] | None = None
     response: type[BaseModel] | None = None
     status: int = 200
     errors: tuple[int, ...] = ()
-    internal: bool = False
     media_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()  # request headers with their meaning; all optional
     body_bytes_max: int | None = None  # None: NOETL_MAX_BODY_BYTES
+
+    @property
+    def internal(self) -> bool:
+        """Whether the route is behind the internal token."""
+        return is_internal(self.role)
 
 
 @dataclass(slots=True)

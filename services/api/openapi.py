@@ -14,6 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from services.api.auth.roles import Access
 from services.api.http import RouteSpec, RouteTable
 
 DOCUMENT: web.AppKey[Mapping[str, Any]] = web.AppKey("openapi", Mapping)
@@ -27,6 +28,17 @@ _ERROR_SCHEMA: dict[str, Any] = {
         "detail": {"description": "text, an object with `code` and `message`, or a list of places and fixes"}
     },
 }
+
+
+_BY_TOKEN: list[dict[str, list[str]]] = [{"token": []}, {"session": []}]
+_SECURITY: dict[Access, list[dict[str, list[str]]]] = {
+    Access.PUBLIC: [],
+    Access.INTERNAL: [{"internal": []}],
+    Access.INTERNAL_ADMIN: [{"internal": []}, *_BY_TOKEN],
+}
+
+
+GATE_ANSWERS = (401, 403, 429)  # of every route that asks who calls: no token, not the role, too often
 
 
 def _description(spec: RouteSpec) -> str:
@@ -89,9 +101,10 @@ def _operation(spec: RouteSpec, schemas: Mapping[type[BaseModel], Mapping[str, A
             "required": spec.body_required,
             "content": {"application/json": {"schema": _schema_ref(schemas, spec.body)}},
         }
-    if spec.internal:
-        operation["security"] = [{"internal": []}]
-    for status in answers(spec)[1:]:
+    operation["security"] = _SECURITY.get(spec.role, _BY_TOKEN)
+    operation["x-playhead-role"] = spec.role.value
+    gate = () if spec.internal or spec.role is Access.PUBLIC else GATE_ANSWERS
+    for status in sorted({*answers(spec)[1:], *gate}):
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -121,7 +134,13 @@ def openapi_document(tables: Iterable[RouteTable]) -> dict[str, Any]:
         "components": {
             "schemas": {**definitions.get("$defs", {}), "Error": _ERROR_SCHEMA},
             "securitySchemes": {
-                "internal": {"type": "http", "scheme": "bearer", "description": "NOETL_INTERNAL_API_TOKEN"}
+                "internal": {"type": "http", "scheme": "bearer", "description": "NOETL_INTERNAL_API_TOKEN"},
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "token or JWT with the role in `x-playhead-role`; NOETL_AUTH_MODE=off asks for none",
+                },
+                "session": {"type": "apiKey", "in": "header", "name": "X-Session-Token", "description": "the same"},
             },
         },
     }
@@ -173,7 +192,8 @@ def _section(method: str, path: str, operation: Mapping[str, Any], schemas: Mapp
             shown = content["schema"] if status < "300" else {}
             parts.append(f"<p>{escape(status)} {escape(response['description'])} <code>{escape(media)}</code></p>")
             parts.append(_block("", shown, schemas).replace("<p></p>", ""))
-    gate = " 🔒" if operation.get("security") else ""
+    role = operation["x-playhead-role"]
+    gate = f" 🔒 {escape(role)}" if operation.get("security") else ""
     head = f"<span class=m>{method.upper()}</span><code>{escape(path)}</code> {escape(operation['summary'])}{gate}"
     return f"<details><summary>{head}</summary>{''.join(parts)}</details>"
 

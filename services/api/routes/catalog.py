@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import Field, model_validator
 
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.inputs import Answer, OptionalKey, Page, ShortText, Version, truncated
 from services.api.models import Id, Lax
@@ -124,7 +125,13 @@ def _registered(done: Registered) -> dict[str, Any]:
 
 
 @routes.add(
-    "POST", "/api/catalog/register", "Register a document", body=RegisterBody, response=RegisterReply, errors=(413,)
+    "POST",
+    "/api/catalog/register",
+    "Register a document",
+    role=Access.OPERATOR,
+    body=RegisterBody,
+    response=RegisterReply,
+    errors=(413,),
 )
 async def register_resource(call: Call) -> web.StreamResponse:
     """Check the document and store it as the next version of its path."""
@@ -132,7 +139,14 @@ async def register_resource(call: Call) -> web.StreamResponse:
     return reply(_registered(await register(call.context, content=body.content, resource_type=body.resource_type)))
 
 
-@routes.add("POST", "/api/catalog/register/batch", "Register many documents", body=BatchBody, errors=(413,))
+@routes.add(
+    "POST",
+    "/api/catalog/register/batch",
+    "Register many documents",
+    role=Access.OPERATOR,
+    body=BatchBody,
+    errors=(413,),
+)
 async def register_batch(call: Call) -> web.StreamResponse:
     """Register each document on its own: one that is refused does not keep the others out."""
     results: list[dict[str, Any]] = []
@@ -161,19 +175,31 @@ async def _list(call: Call, *, agents_only: bool) -> web.StreamResponse:
     return reply({"entries": [_entry(row) for row in shown]}, headers=headers)
 
 
-@routes.add("POST", "/api/catalog/list", "List documents, newest first", body=ListBody, response=Entries)
+@routes.add(
+    "POST", "/api/catalog/list", "List documents, newest first", role=Access.VIEWER, body=ListBody, response=Entries
+)
 async def list_resources(call: Call) -> web.StreamResponse:
     """Answer every version that fits the filter; `X-Playhead-More` tells that there are more than `limit`."""
     return await _list(call, agents_only=call.body.agent_only)
 
 
-@routes.add("POST", "/api/catalog/agents/list", "List agents, newest first", body=ListBody, response=Entries)
+@routes.add(
+    "POST", "/api/catalog/agents/list", "List agents, newest first", role=Access.VIEWER, body=ListBody, response=Entries
+)
 async def list_agents(call: Call) -> web.StreamResponse:
     """Answer the entries that can act as agents."""
     return await _list(call, agents_only=True)
 
 
-@routes.add("POST", "/api/catalog/resource", "Read a document", body=ResourceBody, response=Entry, errors=(404,))
+@routes.add(
+    "POST",
+    "/api/catalog/resource",
+    "Read a document",
+    role=Access.VIEWER,
+    body=ResourceBody,
+    response=Entry,
+    errors=(404,),
+)
 async def resource(call: Call) -> web.StreamResponse:
     """Answer one version; the newest when none is named."""
     body: ResourceBody = call.body

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.metrics import CLAIMS
 from services.api.models import ClaimBody
@@ -44,7 +45,7 @@ def _document(row: Mapping[str, Any], context: object, meta: object) -> dict[str
     }
 
 
-@routes.add("GET", "/api/commands/{event_id}", "Show a command, secrets redacted", errors=(404,))
+@routes.add("GET", "/api/commands/{event_id}", "Show a command, secrets redacted", role=Access.VIEWER, errors=(404,))
 async def get_command(call: Call) -> web.StreamResponse:
     """Answer the command without claiming it."""
     row = await _command(call)
@@ -52,7 +53,14 @@ async def get_command(call: Call) -> web.StreamResponse:
     return reply(_document(row, redact(context), redact(row["meta"] or {})))
 
 
-@routes.add("POST", "/api/commands/{event_id}/claim", "Claim a command", body=ClaimBody, errors=(404, 409, 503))
+@routes.add(
+    "POST",
+    "/api/commands/{event_id}/claim",
+    "Claim a command",
+    role=Access.WORKER,
+    body=ClaimBody,
+    errors=(404, 409, 503),
+)
 async def claim_command(call: Call) -> web.StreamResponse:
     """Claim the command for a worker, or say with 409 why the message can be dropped."""
     body: ClaimBody = call.body

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints
 
+from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, not_found, reply
 from services.api.inputs import Answer, Key, OptionalKey, Page, ShortText, Text, path_text, truncated
 from services.api.models import Id, Lax
@@ -105,6 +106,7 @@ def _document(row: Mapping[str, Any], data: object = None) -> dict[str, Any]:
     "POST",
     "/api/credentials",
     "Create or replace a credential",
+    role=Access.OPERATOR,
     body=CredentialBody,
     response=Credential,
     errors=(503,),
@@ -127,7 +129,9 @@ async def save_credential(call: Call) -> web.StreamResponse:
     return reply(_document(row))
 
 
-@routes.add("GET", "/api/credentials", "List credentials", query=CredentialQuery, response=CredentialList)
+@routes.add(
+    "GET", "/api/credentials", "List credentials", role=Access.VIEWER, query=CredentialQuery, response=CredentialList
+)
 async def list_credentials(call: Call) -> web.StreamResponse:
     """Answer credentials by name, without data."""
     query: CredentialQuery = call.query
@@ -172,6 +176,8 @@ async def _cache(call: Call, row: Mapping[str, Any], data: object) -> None:
     "GET",
     "/api/credentials/{identifier}",
     "Read a credential by id or name",
+    role=Access.VIEWER,
+    elevated=("include_data", Access.WORKER),
     query=ReadQuery,
     response=Credential,
     errors=(404, 503),
@@ -189,7 +195,14 @@ async def get_credential(call: Call) -> web.StreamResponse:
     return reply(_document(row, data), headers={"Cache-Control": "no-store"})
 
 
-@routes.add("DELETE", "/api/credentials/{identifier}", "Delete a credential", response=CredentialDeleted, errors=(404,))
+@routes.add(
+    "DELETE",
+    "/api/credentials/{identifier}",
+    "Delete a credential",
+    role=Access.OPERATOR,
+    response=CredentialDeleted,
+    errors=(404,),
+)
 async def delete_credential(call: Call) -> web.StreamResponse:
     """Delete a credential by id or name."""
     row = await store.delete(call.context.database, path_text(call, "identifier"))

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from aiohttp import web
 
+from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, reply, unprocessable
 from services.api.ingest import normalise, share_command_id
 from services.api.models import BatchBody, EventBody
@@ -40,7 +41,15 @@ def _lease(call: Call) -> timedelta:
     return timedelta(seconds=call.context.settings.noetl_command_claim_lease_seconds)
 
 
-@routes.add("POST", "/api/events", "Report one event", body=EventBody, headers=_KEY_HEADER, errors=(404, 413, 503))
+@routes.add(
+    "POST",
+    "/api/events",
+    "Report one event",
+    role=Access.WORKER,
+    body=EventBody,
+    headers=_KEY_HEADER,
+    errors=(404, 413, 503),
+)
 async def post_event(call: Call) -> web.StreamResponse:
     """Store one event; the answer follows the commit."""
     body: EventBody = call.body
@@ -68,6 +77,7 @@ async def post_event(call: Call) -> web.StreamResponse:
     "POST",
     "/api/events/batch",
     "Report several events as one unit",
+    role=Access.WORKER,
     body=BatchBody,
     status=202,
     headers=_KEY_HEADER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, reply, unprocessable
 from services.api.models import ExecuteBody, ExecuteReply
 from services.api.playbooks import EXECUTABLE_KINDS, VERSION_MAX
@@ -34,7 +35,13 @@ def requested_version(value: object) -> int | None:
 
 
 @routes.add(
-    "POST", "/api/execute", "Start an execution of a playbook", body=ExecuteBody, response=ExecuteReply, errors=(404,)
+    "POST",
+    "/api/execute",
+    "Start an execution of a playbook",
+    role=Access.RUNNER,
+    body=ExecuteBody,
+    response=ExecuteReply,
+    errors=(404,),
 )
 async def execute(call: Call) -> web.StreamResponse:
     """Resolve the catalog entry, store the first events and commands, answer with the new id."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from services.api import views
+from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, not_found, reply, unprocessable
 from services.api.metrics import EXECUTIONS_ENDED
 from services.api.models import CancelBody, DetailQuery, ListQuery, PageQuery, StatusQuery
@@ -33,7 +34,7 @@ async def _header(call: Call, execution_id: int, *, message: str | None = None) 
     return row
 
 
-@routes.add("GET", "/api/executions", "List executions, newest first", query=ListQuery)
+@routes.add("GET", "/api/executions", "List executions, newest first", role=Access.VIEWER, query=ListQuery)
 async def list_executions(call: Call) -> web.StreamResponse:
     """Answer a bare array, as the GUI expects."""
     query: ListQuery = call.query
@@ -46,7 +47,14 @@ async def list_executions(call: Call) -> web.StreamResponse:
     return reply([views.list_item(row) for row in rows])
 
 
-@routes.add("GET", "/api/executions/{execution_id}/status", "Status of an execution", query=StatusQuery, errors=(404,))
+@routes.add(
+    "GET",
+    "/api/executions/{execution_id}/status",
+    "Status of an execution",
+    role=Access.VIEWER,
+    query=StatusQuery,
+    errors=(404,),
+)
 async def status(call: Call) -> web.StreamResponse:
     """Answer one document that every client can read."""
     row = await _header(call, call.path_id("execution_id"), message="Execution not found")
@@ -63,7 +71,9 @@ async def _events(call: Call, execution_id: int, query: PageQuery) -> tuple[list
     return [{**dict(row), "execution_id_text": str(execution_id)} for row in rows], total
 
 
-@routes.add("GET", "/api/executions/{execution_id}", "Show an execution", query=DetailQuery, errors=(404,))
+@routes.add(
+    "GET", "/api/executions/{execution_id}", "Show an execution", role=Access.VIEWER, query=DetailQuery, errors=(404,)
+)
 async def detail(call: Call) -> web.StreamResponse:
     """Answer the list item with a page of events and, once ended, the result."""
     execution_id = call.path_id("execution_id")
@@ -95,6 +105,7 @@ async def detail(call: Call) -> web.StreamResponse:
     "GET",
     "/api/executions/{execution_id}/events",
     "Events of an execution, newest first",
+    role=Access.VIEWER,
     query=PageQuery,
     errors=(404,),
 )
@@ -115,7 +126,13 @@ async def events(call: Call) -> web.StreamResponse:
     )
 
 
-@routes.add("GET", "/api/executions/{execution_id}/cancellation-check", "Has it been cancelled?", errors=(404,))
+@routes.add(
+    "GET",
+    "/api/executions/{execution_id}/cancellation-check",
+    "Has it been cancelled?",
+    role=Access.VIEWER,
+    errors=(404,),
+)
 async def cancellation_check(call: Call) -> web.StreamResponse:
     """Answer from the execution's status; the newest event is shown beside it."""
     execution_id = call.path_id("execution_id")
@@ -138,6 +155,7 @@ async def cancellation_check(call: Call) -> web.StreamResponse:
     "POST",
     "/api/executions/{execution_id}/cancel",
     "Cancel an execution",
+    role=Access.OPERATOR,
     body=CancelBody,
     body_required=False,
     errors=(404,),

@@ -10,6 +10,7 @@ import asyncpg
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, reply
 from services.api.metrics import POOL_IN_USE, POOL_WAITING, UP
 from services.api.store import runtime
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 VERSION = version("playhead")
 
 
-@routes.add("GET", "/", "Say hello")
+@routes.add("GET", "/", "Say hello", role=Access.PUBLIC)
 async def root(_: Call) -> web.StreamResponse:
     """Tell what runs here and where to read on."""
     return reply(
@@ -28,25 +29,25 @@ async def root(_: Call) -> web.StreamResponse:
     )
 
 
-@routes.add("GET", "/health", "Liveness, as in the original")
+@routes.add("GET", "/health", "Liveness, as in the original", role=Access.PUBLIC)
 async def health(_: Call) -> web.StreamResponse:
     """Answer without touching the database."""
     return reply({"status": "ok"})
 
 
-@routes.add("GET", "/api/health", "Liveness, as in the original")
+@routes.add("GET", "/api/health", "Liveness, as in the original", role=Access.PUBLIC)
 async def api_health(_: Call) -> web.StreamResponse:
     """Answer without touching the database."""
     return reply({"status": "ok"})
 
 
-@routes.add("GET", "/livez", "Liveness")
+@routes.add("GET", "/livez", "Liveness", role=Access.PUBLIC)
 async def livez(call: Call) -> web.StreamResponse:
     """Answer how long the process has served."""
     return reply({"status": "ok", "uptime_seconds": round(time.monotonic() - call.context.started_at_monotonic, 3)})
 
 
-@routes.add("GET", "/readyz", "Readiness", errors=(503,))
+@routes.add("GET", "/readyz", "Readiness", role=Access.PUBLIC, errors=(503,))
 async def readyz(call: Call) -> web.StreamResponse:
     """Answer 503 while the database cannot be used or the process is stopping. NATS may be away: rows wait."""
     problems = ["stopping"] if call.context.stopping.is_set() else []
@@ -63,7 +64,7 @@ async def readyz(call: Call) -> web.StreamResponse:
     return reply(document, status=503 if problems else 200)
 
 
-@routes.add("GET", "/metrics", "Prometheus metrics", media_type="text/plain")
+@routes.add("GET", "/metrics", "Prometheus metrics", role=Access.METRICS, media_type="text/plain")
 async def metrics(call: Call) -> web.StreamResponse:
     """Answer every metric of this process."""
     database = call.context.database

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from services.api import views
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply, unprocessable
 from services.api.metrics import DECISIONS, EXECUTIONS_ENDED, OUTBOX_CLAIMED
 from services.api.models import (
@@ -40,7 +41,7 @@ LOAD_EVENTS_MAX = 5000  # events of one `load` answer, shared by its executions
 JITTER_SHARE = 0.2  # of the publish back-off, so that failed rows do not return together
 
 
-@routes.add("POST", "/api/internal/outbox/claim", "Lease outbox rows", body=OutboxClaimBody, internal=True)
+@routes.add("POST", "/api/internal/outbox/claim", "Lease outbox rows", role=Access.INTERNAL, body=OutboxClaimBody)
 async def outbox_claim(call: Call) -> web.StreamResponse:
     """Answer rows in the order in which they must be published."""
     lease = call.context.settings.noetl_outbox_lease_seconds
@@ -55,7 +56,11 @@ async def outbox_claim(call: Call) -> web.StreamResponse:
 
 
 @routes.add(
-    "POST", "/api/internal/outbox/mark-published", "Mark rows as published", body=MarkPublishedBody, internal=True
+    "POST",
+    "/api/internal/outbox/mark-published",
+    "Mark rows as published",
+    role=Access.INTERNAL,
+    body=MarkPublishedBody,
 )
 async def outbox_mark_published(call: Call) -> web.StreamResponse:
     """Count the rows that changed."""
@@ -69,8 +74,8 @@ async def outbox_mark_published(call: Call) -> web.StreamResponse:
     "POST",
     "/api/internal/outbox/mark-failed",
     "Give a row back after a failed publish",
+    role=Access.INTERNAL,
     body=MarkFailedBody,
-    internal=True,
 )
 async def outbox_mark_failed(call: Call) -> web.StreamResponse:
     """Back off, or move the row to the dead letters when its attempts are used up."""
@@ -86,20 +91,22 @@ async def outbox_mark_failed(call: Call) -> web.StreamResponse:
     return reply({"marked": tag.endswith(" 1"), "available_at_in": base, "dead_lettered": False})
 
 
-@routes.add("GET", "/api/internal/outbox/pending-count", "Rows that wait to be published", internal=True)
+@routes.add("GET", "/api/internal/outbox/pending-count", "Rows that wait to be published", role=Access.INTERNAL)
 async def outbox_pending(call: Call) -> web.StreamResponse:
     """What KEDA reads (`valueLocation: pending`)."""
     return reply({"pending": await call.context.database.fetchval(_OUTBOX["pending_count"])})
 
 
-@routes.add("POST", "/api/internal/events/project", "Apply events to the read models", body=ProjectBody, internal=True)
+@routes.add(
+    "POST", "/api/internal/events/project", "Apply events to the read models", role=Access.INTERNAL, body=ProjectBody
+)
 async def events_project(call: Call) -> web.StreamResponse:
     """Store events that are not in the log yet and the read models; repeating a batch is safe."""
     body: ProjectBody = call.body
     return reply(await project(call.context.database, body.events, body.projections))
 
 
-@routes.add("POST", "/api/internal/executions/load", "Events after a version", body=LoadBody, internal=True)
+@routes.add("POST", "/api/internal/executions/load", "Events after a version", role=Access.INTERNAL, body=LoadBody)
 async def load(call: Call) -> web.StreamResponse:
     """Answer the tail of each execution; `complete` is false when the limit cut it."""
     body: LoadBody = call.body
@@ -124,7 +131,9 @@ async def load(call: Call) -> web.StreamResponse:
     return reply({"executions": documents, "missing": [item for item in after if item not in found]})
 
 
-@routes.add("GET", "/api/internal/playbooks/{catalog_id}", "A catalog entry's text", errors=(404,), internal=True)
+@routes.add(
+    "GET", "/api/internal/playbooks/{catalog_id}", "A catalog entry's text", role=Access.INTERNAL, errors=(404,)
+)
 async def playbook(call: Call) -> web.StreamResponse:
     """Answer the document that an execution was started from."""
     catalog_id = call.path_id("catalog_id")
@@ -135,7 +144,11 @@ async def playbook(call: Call) -> web.StreamResponse:
 
 
 @routes.add(
-    "POST", "/api/internal/executions/commit", "Commit decisions by compare-and-set", body=CommitBody, internal=True
+    "POST",
+    "/api/internal/executions/commit",
+    "Commit decisions by compare-and-set",
+    role=Access.INTERNAL,
+    body=CommitBody,
 )
 async def commit(call: Call) -> web.StreamResponse:
     """Commit each decision on its own; the answer keeps their order."""
@@ -187,20 +200,26 @@ def _count_ends(decisions: list[DecisionItem], results: list[CommitResult]) -> N
                     log.info("execution ended", extra={"execution_id": item.execution_id, "status": status})
 
 
-@routes.add("POST", "/api/internal/reconcile", "Heal what a crash left", body=ReconcileBody, internal=True)
+@routes.add("POST", "/api/internal/reconcile", "Heal what a crash left", role=Access.INTERNAL, body=ReconcileBody)
 async def reconcile_route(call: Call) -> web.StreamResponse:
     """Run one bounded pass; safe to call from every replica at any time."""
     return reply(await reconcile(call.context, limit=call.body.limit))
 
 
-@routes.add("GET", "/api/internal/dead-letters", "Messages that were given up", query=DeadLetterQuery, internal=True)
+@routes.add(
+    "GET",
+    "/api/internal/dead-letters",
+    "Messages that were given up",
+    role=Access.INTERNAL_ADMIN,
+    query=DeadLetterQuery,
+)
 async def dead_letters(call: Call) -> web.StreamResponse:
     """Answer the newest first."""
     rows = await call.context.database.fetch(_OUTBOX["list_dead_letters"], call.query.limit)
     return reply({"rows": [dict(row) for row in rows]})
 
 
-@routes.add("POST", "/api/internal/dead-letters", "Give up a message", body=DeadLetterBody, internal=True)
+@routes.add("POST", "/api/internal/dead-letters", "Give up a message", role=Access.INTERNAL, body=DeadLetterBody)
 async def dead_letter(call: Call) -> web.StreamResponse:
     """Store what a consumer could not handle, with the reason."""
     body: DeadLetterBody = call.body

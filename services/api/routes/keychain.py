@@ -9,6 +9,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import Field, field_validator
 
+from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, not_found, reply, unprocessable
 from services.api.inputs import Answer, Deleted, Key, path_text
 from services.api.models import Id, Lax
@@ -161,7 +162,11 @@ def _found(call: Call, row: Mapping[str, Any], document: dict[str, Any]) -> dict
 
 
 @routes.add(
-    "GET", "/api/keychain/catalog/{catalog_id}", "List keychain entries, without secrets", response=KeychainList
+    "GET",
+    "/api/keychain/catalog/{catalog_id}",
+    "List keychain entries, without secrets",
+    role=Access.VIEWER,
+    response=KeychainList,
 )
 async def list_keychain(call: Call) -> web.StreamResponse:
     """Answer the entries of a catalog entry."""
@@ -183,6 +188,7 @@ async def list_keychain(call: Call) -> web.StreamResponse:
     "GET",
     "/api/keychain/{catalog_id}/{keychain_name}",
     "Read a keychain entry",
+    role=Access.WORKER,
     query=KeychainQuery,
     response=KeychainEntry,
     errors=(503,),
@@ -201,6 +207,7 @@ async def get_keychain(call: Call) -> web.StreamResponse:
     "POST",
     "/api/keychain/{catalog_id}/{keychain_name}",
     "Store a keychain entry",
+    role=Access.WORKER,
     body=KeychainBody,
     response=KeychainSaved,
     errors=(404, 503),
@@ -250,6 +257,7 @@ async def save_keychain(call: Call) -> web.StreamResponse:
     "DELETE",
     "/api/keychain/{catalog_id}/{keychain_name}",
     "Delete a keychain entry",
+    role=Access.WORKER,
     query=KeychainQuery,
     response=KeychainDeleted,
 )

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, Field
 
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, dumps, not_found, reply
 from services.api.inputs import Answer, Key, ShortText, path_text
 from services.api.models import Lax
@@ -98,6 +99,7 @@ def _json_text(text: str) -> web.Response:
     "PUT",
     "/api/result/{execution_id}",
     "Store a result",
+    role=Access.WORKER,
     body=PutBody,
     response=Stored,
     errors=(400, 404, 413),
@@ -137,7 +139,9 @@ async def put_result(call: Call) -> web.StreamResponse:
     )
 
 
-@routes.add("GET", "/api/result/resolve", "Read a result by reference", query=ResolveQuery, errors=(404,))
+@routes.add(
+    "GET", "/api/result/resolve", "Read a result by reference", role=Access.VIEWER, query=ResolveQuery, errors=(404,)
+)
 async def resolve(call: Call) -> web.StreamResponse:
     """Answer the stored JSON; text that is no reference is echoed, as in the original."""
     ref = call.query.ref
@@ -152,7 +156,14 @@ async def resolve(call: Call) -> web.StreamResponse:
     return _json_text(text)
 
 
-@routes.add("GET", "/api/result/{execution_id}/{step_name}", "Newest result of a step", query=StepQuery, errors=(404,))
+@routes.add(
+    "GET",
+    "/api/result/{execution_id}/{step_name}",
+    "Newest result of a step",
+    role=Access.VIEWER,
+    query=StepQuery,
+    errors=(404,),
+)
 async def step_result(call: Call) -> web.StreamResponse:
     """Answer the data, or with `resolve=false` what is known about it."""
     execution_id, name = call.path_id("execution_id"), path_text(call, "step_name")
@@ -187,7 +198,9 @@ def _preview(data: Any) -> Any:
     }
 
 
-@routes.add("DELETE", "/api/result/{execution_id}", "Delete an execution's results", query=DeleteQuery)
+@routes.add(
+    "DELETE", "/api/result/{execution_id}", "Delete an execution's results", role=Access.RUNNER, query=DeleteQuery
+)
 async def delete_results(call: Call) -> web.StreamResponse:
     """Delete the results of one scope; permanent ones stay."""
     execution_id = call.path_id("execution_id")
@@ -196,7 +209,7 @@ async def delete_results(call: Call) -> web.StreamResponse:
     return reply({"execution_id": str(execution_id), "deleted": deleted, "scope": scope})
 
 
-@routes.add("DELETE", "/api/result/{execution_id}/step/{step_name}", "Delete a step's results")
+@routes.add("DELETE", "/api/result/{execution_id}/step/{step_name}", "Delete a step's results", role=Access.RUNNER)
 async def delete_step_results(call: Call) -> web.StreamResponse:
     """Delete the results of scope step that one step stored."""
     execution_id, name = call.path_id("execution_id"), path_text(call, "step_name")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, reply
 from services.api.inputs import Answer, Key, OptionalKey, Page, ShortText, truncated
 from services.api.models import Lax
@@ -141,7 +142,14 @@ async def _register(call: Call, body: RegisterBody) -> dict[str, Any]:
     }
 
 
-@routes.add("POST", "/api/worker/pool/register", "Enter a worker pool", body=RegisterBody, response=PoolReply)
+@routes.add(
+    "POST",
+    "/api/worker/pool/register",
+    "Enter a worker pool",
+    role=Access.WORKER,
+    body=RegisterBody,
+    response=PoolReply,
+)
 async def register(call: Call) -> web.StreamResponse:
     """Insert or overwrite the pool; it is alive as of now. Workers repeat this as their heartbeat."""
     return reply(await _register(call, call.body))
@@ -151,6 +159,7 @@ async def register(call: Call) -> web.StreamResponse:
     "POST",
     "/api/worker/pool/heartbeat",
     "Tell that a pool lives",
+    role=Access.WORKER,
     body=HeartbeatBody,
     response=PoolReply,
     errors=(404,),
@@ -181,19 +190,19 @@ async def _deregister(call: Call) -> web.StreamResponse:
     )
 
 
-@routes.add("POST", "/api/worker/pool/deregister", "Leave", body=NameBody, response=PoolReply)
+@routes.add("POST", "/api/worker/pool/deregister", "Leave", role=Access.WORKER, body=NameBody, response=PoolReply)
 async def deregister(call: Call) -> web.StreamResponse:
     """Mark the pool as offline: what it has claimed is free at once. An unknown pool is offline already."""
     return await _deregister(call)
 
 
-@routes.add("DELETE", "/api/worker/pool/deregister", "Leave", body=NameBody, response=PoolReply)
+@routes.add("DELETE", "/api/worker/pool/deregister", "Leave", role=Access.WORKER, body=NameBody, response=PoolReply)
 async def deregister_by_delete(call: Call) -> web.StreamResponse:
     """Do the same for clients that use DELETE."""
     return await _deregister(call)
 
 
-@routes.add("GET", "/api/worker/pools", "List worker pools", query=PoolQuery, response=PoolList)
+@routes.add("GET", "/api/worker/pools", "List worker pools", role=Access.VIEWER, query=PoolQuery, response=PoolList)
 async def pools(call: Call) -> web.StreamResponse:
     """Answer pools by name; one without a heartbeat for long counts as offline."""
     query: PoolQuery = call.query
@@ -214,7 +223,7 @@ async def pools(call: Call) -> web.StreamResponse:
     return reply(document, headers=headers)
 
 
-@routes.add("GET", "/api/pool/status", "Load of the database pool", response=PoolStatus)
+@routes.add("GET", "/api/pool/status", "Load of the database pool", role=Access.VIEWER, response=PoolStatus)
 async def pool_status(call: Call) -> web.StreamResponse:
     """Answer what workers read to slow down while the database is busy."""
     database = call.context.database

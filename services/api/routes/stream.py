@@ -11,6 +11,7 @@ import asyncio
 from aiohttp import web
 
 from services.api import views
+from services.api.auth.roles import Access
 from services.api.bus import TooManyReadersError
 from services.api.http import Call, RouteTable, dumps, not_found, overloaded
 from services.api.metrics import STREAM_READERS
@@ -36,6 +37,7 @@ def _resume_version(call: Call) -> int:
     "GET",
     "/api/executions/{execution_id}/events/stream",
     "Follow an execution's events (SSE)",
+    role=Access.VIEWER,
     query=StreamQuery,
     headers=(("Last-Event-ID", "resume after this stream version; wins over `after_version`"),),
     errors=(404, 503),

@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 from pydantic import model_validator
 
+from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply, unprocessable
 from services.api.inputs import Answer, ShortText, path_text
 from services.api.models import NAME_MAX, Lax, storable
@@ -107,7 +108,9 @@ def _check_names(names: Mapping[str, Any]) -> None:
             raise unprocessable(["body", "variables"], f"a variable name {error}") from error
 
 
-@routes.add("GET", "/api/vars/{execution_id}", "List the variables of an execution", response=VariableList)
+@routes.add(
+    "GET", "/api/vars/{execution_id}", "List the variables of an execution", role=Access.VIEWER, response=VariableList
+)
 async def list_variables(call: Call) -> web.StreamResponse:
     """Answer every variable, `VARIABLES_MAX` at most."""
     execution_id = call.path_id("execution_id")
@@ -120,6 +123,7 @@ async def list_variables(call: Call) -> web.StreamResponse:
     "POST",
     "/api/vars/{execution_id}",
     "Set variables of an execution",
+    role=Access.RUNNER,
     body=SetVariables,
     response=VariablesSet,
     errors=(400,),
@@ -142,7 +146,14 @@ async def set_variables(call: Call) -> web.StreamResponse:
     return reply({"execution_id": execution_id, "variables_set": len(names), "var_names": names})
 
 
-@routes.add("GET", "/api/vars/{execution_id}/{var_name}", "Read a variable", response=NamedVariable, errors=(404,))
+@routes.add(
+    "GET",
+    "/api/vars/{execution_id}/{var_name}",
+    "Read a variable",
+    role=Access.VIEWER,
+    response=NamedVariable,
+    errors=(404,),
+)
 async def get_variable(call: Call) -> web.StreamResponse:
     """Answer one variable and count the access."""
     execution_id, name = call.path_id("execution_id"), path_text(call, "var_name")
@@ -152,7 +163,9 @@ async def get_variable(call: Call) -> web.StreamResponse:
     return reply({"execution_id": execution_id, "var_name": name, **_document(row)})
 
 
-@routes.add("DELETE", "/api/vars/{execution_id}/{var_name}", "Delete a variable", response=VariableDeleted)
+@routes.add(
+    "DELETE", "/api/vars/{execution_id}/{var_name}", "Delete a variable", role=Access.RUNNER, response=VariableDeleted
+)
 async def delete_variable(call: Call) -> web.StreamResponse:
     """Delete one variable; `deleted` is false when there was none."""
     execution_id, name = call.path_id("execution_id"), path_text(call, "var_name")
@@ -160,7 +173,13 @@ async def delete_variable(call: Call) -> web.StreamResponse:
     return reply({"execution_id": execution_id, "var_name": name, "deleted": deleted})
 
 
-@routes.add("DELETE", "/api/vars/{execution_id}", "Delete every variable of an execution", response=VariablesDeleted)
+@routes.add(
+    "DELETE",
+    "/api/vars/{execution_id}",
+    "Delete every variable of an execution",
+    role=Access.RUNNER,
+    response=VariablesDeleted,
+)
 async def delete_variables(call: Call) -> web.StreamResponse:
     """Delete every variable of an execution."""
     execution_id = call.path_id("execution_id")

@@ -23,8 +23,8 @@ ROWS = ROOT / "docs" / "routes"
 INTRODUCTION = """# Every route
 
 Made by `python -m services.dev.routes_page` from the route tables of the API and `docs/routes/*.toml`; not edited by hand.
-`{n}` operations. The gate `token` is the bearer token of `NOETL_INTERNAL_API_TOKEN`. Bodies and answers: `/docs` of a running
-API, or `/openapi.json`.
+`{n}` operations. The gate is the role that a caller needs (docs/security.md); a route behind it also answers 401, 403 and 429.
+Bodies and answers: `/docs` of a running API, or `/openapi.json`.
 """
 
 
@@ -73,7 +73,7 @@ def _table(specs: Iterable[RouteSpec], rows: Mapping[str, Row]) -> list[str]:
         row = rows.get(route_name(spec))
         callers, test = (row.callers, _link(row.test)) if row else ("?", "?")
         statuses = ", ".join(str(status) for status in answers(spec))
-        gate = "token" if spec.internal else ""
+        gate = f"{spec.role}; {spec.elevated[1]} with `{spec.elevated[0]}`" if spec.elevated else str(spec.role)
         lines.append(f"| `{route_name(spec)}` | {spec.summary} | {statuses} | {gate} | {callers} | {test} |")
     return lines
 

@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("file", type=Path, metavar="FILE.yaml")
     demo.add_argument("--data-dir", type=Path, default=Path(".playhead/demo"), metavar="D")
 
+    lint = commands.add_parser("lint", help="check playbook files, without a server")
+    lint.add_argument("files", nargs="+", metavar="FILE", help="file, directory, or - for the standard input")
+    lint.add_argument("--json", action="store_true", help="print the report as one JSON document")
+    lint.add_argument("--strict", action="store_true", help="warnings are errors")
+    commands.add_parser("schema", help="print the JSON Schema of the playbook language, for editors")
+
     for name in SERVICES[:-1]:
         commands.add_parser(name, help=f"run the {name} service, configured by the environment")
     commands.add_parser("migrate", help="bring the database schema up to date")
@@ -126,6 +132,19 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo(options.file, options.data_dir)
 
 
+def _lint(options: argparse.Namespace) -> int:
+    from services.dev.lint import run_lint
+
+    return run_lint(options.files, strict=options.strict, as_json=options.json)
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from shared.engine.schema import schema_text
+
+    sys.stdout.write(schema_text())
+    return 0
+
+
 def _settings(_: argparse.Namespace) -> int:
     from services.dev.settings_page import settings_page
 
@@ -158,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dev": _dev,
         "run": _run,
         "demo": _demo,
+        "lint": _lint,
+        "schema": _schema,
         "settings": _settings,
         "version": _version,
         **{name: _service(name) for name in SERVICES},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import yaml
@@ -47,6 +48,22 @@ class Document:
     problems: list[Problem]
 
 
+class _Loader(yaml.SafeLoader):
+    """Stops composing when there are too many nodes: a text of the largest size can hold nodes for several seconds."""
+
+    _nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > PLAYBOOK_NODES_MAX:
+            raise _too_many_values()
+        return super().compose_node(parent, index)
+
+
+def _too_many_values() -> PlaybookError:
+    return PlaybookError([Problem(line=0, column=0, key="", message=f"more than {PLAYBOOK_NODES_MAX} values")])
+
+
 class _Reader:
     """Builds plain data from composed YAML, counting nodes with aliases expanded."""
 
@@ -59,7 +76,7 @@ class _Reader:
     def read(self, node: yaml.Node, path: Path) -> Any:
         self._count += 1
         if self._count > PLAYBOOK_NODES_MAX:
-            raise PlaybookError([Problem(line=0, column=0, key="", message=f"more than {PLAYBOOK_NODES_MAX} values")])
+            raise _too_many_values()
         self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -127,7 +144,7 @@ def read_document(content: str) -> Document:
         )
     reader = _Reader()
     try:
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
+        node = yaml.compose(content, Loader=_Loader)
         data = None if node is None else reader.read(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -218,11 +235,18 @@ class Report:
             for index, item in enumerate(value):
                 self.templates(item, (*path, index))
 
-    def unknown_keys(self, value: Mapping[str, Any], known: frozenset[str], path: Path, *, where: str) -> None:
+    def unknown_keys(self, value: Mapping[str, Any], known: Mapping[str, str], path: Path, *, where: str) -> None:
         """Warn about keys that nothing reads."""
         for key in value:
             if key not in known:
-                self.warn((*path, key), f"{where}: unknown key '{key}' is ignored")
+                more = did_you_mean(key, known)
+                self.warn((*path, key), f"{where}: unknown key '{key}' is ignored{more}")
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """Return the end of a message about `key` that names the known key it looks like, if there is one."""
+    close = get_close_matches(key[:100], known, n=1, cutoff=0.7)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def kind_of(value: object) -> str:

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-from shared.engine.document import Document, PlaybookError, Problem, Report, kind_of, read_document
+from shared.engine import dockeys
+from shared.engine.document import (
+    Document,
+    PlaybookError,
+    Problem,
+    Report,
+    Severity,
+    did_you_mean,
+    kind_of,
+    read_document,
+)
 from shared.engine.limits import PROBLEMS_MAX, STEPS_MAX, TIMEOUT_SECONDS_MAX
 from shared.engine.parse_step import StepParser, seconds_of
 from shared.engine.parse_tool import ToolParser
@@ -15,16 +25,6 @@ from shared.engine.templates import names_in
 
 API_VERSIONS = ("noetl.io/v1", "noetl.io/v2", "noetl.io/v10")
 END = "end"  # an arc to an `end` that is no step finishes its branch
-# fmt: off
-_ROOT_KEYS = frozenset((
-    "apiVersion", "kind", "metadata", "executor", "workload", "keychain", "workbook", "workflow", "name", "path", "version",
-    "description", "credentials", "spec",
-))
-_EXECUTOR_KEYS = frozenset((
-    "profile", "version", "requires", "spec", "kind", "entry_step", "on_error", "timeout", "strict", "final_step",
-    "no_next_is_error", "policy", "execution_pool",
-))
-# fmt: on
 _OUTCOME_NAMES = frozenset(("event", "output", "outcome", "error", "result", "response"))  # by which one sees an error
 
 
@@ -59,7 +59,19 @@ def check_playbook(content: str | Document, *, strict: bool = False) -> tuple[Pl
         problems = [replace(problem, severity="error") for problem in problems]
     if any(problem.severity == "error" for problem in problems):
         playbook = None
-    return playbook, problems[:PROBLEMS_MAX]
+    return playbook, _bounded(problems)
+
+
+def _bounded(problems: list[Problem]) -> list[Problem]:
+    """Return `PROBLEMS_MAX` problems at most; errors are kept before warnings, and what is left out is counted."""
+    if len(problems) <= PROBLEMS_MAX:
+        return problems
+    errors = [problem for problem in problems if problem.severity == "error"]
+    others = [problem for problem in problems if problem.severity != "error"]
+    kept = sorted([*errors, *others][: PROBLEMS_MAX - 1], key=lambda problem: (problem.line, problem.column))
+    severity: Severity = "error" if len(errors) >= PROBLEMS_MAX else "warning"
+    text = f"{len(problems) - len(kept)} more problems are not shown"
+    return [*kept, Problem(line=0, column=0, key="", message=text, severity=severity)]
 
 
 class _Checker:
@@ -89,8 +101,8 @@ class _Checker:
                 report.warn(
                     (key,), "root 'vars' is not run: put defaults into `workload`, set values with `set: {ctx.x: ..}`"
                 )
-            elif key not in _ROOT_KEYS:
-                report.warn((key,), f"unknown key '{key}' is ignored")
+            elif key not in dockeys.ROOT:
+                report.warn((key,), f"unknown key '{key}' is ignored{did_you_mean(key, dockeys.ROOT)}")
         if data.get("keychain") is not None and not isinstance(data["keychain"], list):
             report.add(("keychain",), "Input should be a valid list")
         workload = report.mapping(data.get("workload"), ("workload",))
@@ -126,8 +138,8 @@ class _Checker:
         report = self.report
         raw = report.mapping(self._data.get("executor"), ("executor",))
         spec = report.mapping(raw.get("spec"), ("executor", "spec"))
-        report.unknown_keys(raw, _EXECUTOR_KEYS, ("executor",), where="executor")
-        report.unknown_keys(spec, _EXECUTOR_KEYS, ("executor", "spec"), where="executor.spec")
+        report.unknown_keys(raw, dockeys.EXECUTOR, ("executor",), where="executor")
+        report.unknown_keys(spec, dockeys.EXECUTOR, ("executor", "spec"), where="executor.spec")
         found: dict[str, Any] = {}
         for key in ("entry_step", "on_error", "timeout", "strict", "execution_pool"):
             place = ("executor", "spec", key) if key in spec else ("executor", key)

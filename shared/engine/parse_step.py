@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
-from shared.engine.document import Path, Report, kind_of
+from shared.engine import dockeys
+from shared.engine.document import Path, Report, did_you_mean, kind_of
 from shared.engine.jsontext import dumps
 from shared.engine.limits import (
     ARCS_MAX,
@@ -22,39 +23,6 @@ from shared.engine.playbook import AdmitRule, Arc, Backoff, Loop, LoopMode, Mode
 from shared.engine.state import SEQUENCE_SUFFIX
 from shared.engine.toolkeys import BACKOFFS
 
-_STEP_KEYS = frozenset(
-    ("step", "desc", "description", "tool", "loop", "next", "set", "input", "args", "when", "spec", "output", "name")
-) | {"execution_pool"}
-_OBSOLETE = {
-    "case": "use next.arcs[].when",
-    "sink": "add a step or a task that writes",
-    "save": "add a step or a task that writes",
-    "vars": "use `set`",
-    "retry": "use spec.retry, or spec.policy.rules of the tool",
-    "type": "the kind of the tool says it",
-    "command": "put it under `tool`",
-    "set_ctx": "use `set` with keys ctx.<name>",
-    "set_iter": "use `set` with keys iter.<name>",
-    "result": "use `set` or tool.output",
-    "outcome": "use next.arcs[].when with `output`",
-}
-_SPEC_KEYS = frozenset(
-    (
-        "next_mode",
-        "policy",
-        "timeout",
-        "retry",
-        "on_item_error",
-        "pool",
-        "execution_pool",
-        "lifecycle",
-        "failure",
-        "emit",
-    )
-) | {"on_error"}
-_LOOP_KEYS = frozenset(("in", "in_", "iterator", "spec", "cursor"))
-_LOOP_SPEC_KEYS = frozenset(("mode", "max_in_flight", "policy", "frame", "on_item_error"))
-_RETRY_KEYS = frozenset(("attempts", "backoff", "delay", "max_delay", "jitter", "on"))
 _DURATION = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)?\s*")
 _UNIT_SECONDS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -93,7 +61,7 @@ class StepParser:
             return None
         self._keys(raw, path, name)
         spec = report.mapping(raw.get("spec"), (*path, "spec"))
-        report.unknown_keys(spec, _SPEC_KEYS, (*path, "spec"), where=f"Step '{name}'")
+        report.unknown_keys(spec, dockeys.STEP_SPEC, (*path, "spec"), where=f"Step '{name}'")
         tool = self._tools.parse(raw.get("tool"), (*path, "tool"), step=name, output=raw.get("output"))
         mode, arcs = self._next(raw.get("next"), (*path, "next"), spec.get("next_mode"))
         loop, item_error = self._loop(raw.get("loop"), (*path, "loop"), name, tool.kind)
@@ -135,10 +103,11 @@ class StepParser:
 
     def _keys(self, raw: Mapping[str, Any], path: Path, name: str) -> None:
         for key in raw:
-            if key in _OBSOLETE:
-                self._report.warn((*path, key), f"Step '{name}': '{key}' is not run: {_OBSOLETE[key]}")
-            elif key not in _STEP_KEYS:
-                self._report.warn((*path, key), f"Step '{name}': unknown key '{key}' is ignored")
+            if key in dockeys.STEP_OBSOLETE:
+                self._report.warn((*path, key), f"Step '{name}': '{key}' is not run: {dockeys.STEP_OBSOLETE[key]}")
+            elif key not in dockeys.STEP:
+                more = did_you_mean(key, dockeys.STEP)
+                self._report.warn((*path, key), f"Step '{name}': unknown key '{key}' is ignored{more}")
 
     # --- loops -----------------------------------------------------------------------------------------------------
 
@@ -152,10 +121,11 @@ class StepParser:
         for key in raw:
             if key in ("mode", "max_in_flight"):
                 report.warn((*path, key), f"Step '{step}': loop.{key} is ignored: put it under loop.spec")
-            elif key not in _LOOP_KEYS:
-                report.warn((*path, key), f"Step '{step}': unknown key 'loop.{key}' is ignored")
+            elif key not in dockeys.LOOP:
+                more = did_you_mean(key, dockeys.LOOP)
+                report.warn((*path, key), f"Step '{step}': unknown key 'loop.{key}' is ignored{more}")
         spec = report.mapping(raw.get("spec"), (*path, "spec"))
-        report.unknown_keys(spec, _LOOP_SPEC_KEYS, (*path, "spec"), where=f"Step '{step}'")
+        report.unknown_keys(spec, dockeys.LOOP_SPEC, (*path, "spec"), where=f"Step '{step}'")
         iterator = raw.get("iterator")
         if not isinstance(iterator, str) or not _WORD.fullmatch(iterator):
             report.add((*path, "iterator"), "Field required: the name of the loop variable, like `item`")
@@ -253,9 +223,7 @@ class StepParser:
                     **report.mapping(item.get("set"), (*place, "set")),
                 }
                 report.templates(values, (*place, "set"))
-                for key in item:
-                    if key not in ("step", "when", "set", "args", "desc", "description"):
-                        report.warn((*place, key), f"unknown key '{key}' of an arc is ignored")
+                report.unknown_keys(item, dockeys.ARC, place, where="an arc")
                 arcs.append(Arc(target=item["step"], when=report.when(item.get("when"), (*place, "when")), set=values))
         return tuple(arcs)
 
@@ -289,7 +257,7 @@ class StepParser:
             return None
         report = self._report
         given = {"attempts": raw} if isinstance(raw, int) and not isinstance(raw, bool) else report.mapping(raw, path)
-        report.unknown_keys(given, _RETRY_KEYS, path, where="spec.retry")
+        report.unknown_keys(given, dockeys.RETRY, path, where="spec.retry")
         attempts = given.get("attempts", 3)
         if not isinstance(attempts, int) or isinstance(attempts, bool) or not 1 <= attempts <= RETRY_ATTEMPTS_MAX:
             report.add((*path, "attempts"), f"must be a number from 1 to {RETRY_ATTEMPTS_MAX}: tries in all")

@@ -6,23 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.engine.document import Path, Report, kind_of
+from shared.engine import dockeys
+from shared.engine.document import Path, Report, did_you_mean, kind_of
 from shared.engine.limits import NAME_CHARS_MAX, TASKS_MAX
 from shared.engine.toolkeys import BACKOFFS, COMMON, POLICY_ACTIONS, TOOL_KEYS, TOOL_KINDS
 
-_SPEC_KEYS = frozenset({"policy", "timeout", "retry", "pool", "execution_pool", "output"})
 _CODE_KEYS = frozenset({"code", "code_b64", "code_base64", "output", "output_select"})  # with braces of their own
-_OBSOLETE = {
-    "eval": "use spec.policy.rules",
-    "retry": "use spec.policy.rules with `do: retry`",
-    "case": "use spec.policy.rules",
-    "sink": "add a task that writes after this one",
-    "save": "add a task that writes after this one",
-    "vars": "use `set`",
-    "assert": "use spec.policy.rules with `do: fail`",
-}
-_RULE_KEYS = frozenset({"when", "then", "else", "name", "desc", "description"})
-_THEN_KEYS = frozenset({"do", "to", "set", "attempts", "backoff", "delay", "max_delay", "reason", "message", "error"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +112,12 @@ class ToolParser:
             config["name"] = raw["name"]
         spec = config.get("spec")
         if isinstance(spec, dict):  # a dialect that keeps the tool's keys below `spec`
-            below = {key: value for key, value in spec.items() if key not in _SPEC_KEYS}
-            config = {**below, **config, "spec": {key: value for key, value in spec.items() if key in _SPEC_KEYS}}
+            below = {key: value for key, value in spec.items() if key not in dockeys.TOOL_SPEC}
+            config = {
+                **below,
+                **config,
+                "spec": {key: value for key, value in spec.items() if key in dockeys.TOOL_SPEC},
+            }
             if spec.get("timeout") is not None:
                 config.setdefault("timeout", spec["timeout"])
         elif spec is not None:
@@ -140,10 +133,11 @@ class ToolParser:
     def _check_keys(self, kind: str, config: Mapping[str, Any], path: Path) -> None:
         known = TOOL_KEYS.get(kind)
         for key in config:
-            if key in _OBSOLETE and (known is None or key not in known):
-                self._report.warn((*path, key), f"'{key}' of a tool is not run: {_OBSOLETE[key]}")
+            if key in dockeys.TOOL_OBSOLETE and (known is None or key not in known):
+                self._report.warn((*path, key), f"'{key}' of a tool is not run: {dockeys.TOOL_OBSOLETE[key]}")
             elif known is not None and key not in known and key not in COMMON:
-                self._report.warn((*path, key), f"tool kind '{kind}' has no key '{key}'")
+                more = did_you_mean(key, {**known, **COMMON})
+                self._report.warn((*path, key), f"tool kind '{kind}' has no key '{key}'{more}")
 
     def _action(self, raw: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any]]:
         name = raw.get("name") or raw.get("task")
@@ -183,9 +177,10 @@ class ToolParser:
         if "expr" in rule:
             self._report.add((*path, "expr"), "Policy rule uses 'expr' which is not allowed. Use 'when'.")
         for key in rule:
-            if key not in _RULE_KEYS and key != "expr":
+            if key not in dockeys.RULE and key != "expr":
                 self._report.warn((*path, key), f"unknown key '{key}' of a rule is ignored")
-        self._report.when(rule.get("when"), (*path, "when"))
+        if not isinstance(rule.get("when"), bool):  # the original takes `when: true` here, though not in an arc
+            self._report.when(rule.get("when"), (*path, "when"))
         other = rule.get("else")
         if isinstance(other, Mapping):
             self._then(other.get("then", other), (*path, "else"))
@@ -201,8 +196,9 @@ class ToolParser:
         if "set_vars" in then:
             self._report.add((*path, "set_vars"), "Policy rule uses 'set_vars' which is not allowed. Use 'set'.")
         for key in then:
-            if key not in _THEN_KEYS and key != "set_vars":
-                self._report.warn((*path, key), f"unknown key '{key}' of a rule is ignored")
+            if key not in dockeys.THEN and key != "set_vars":
+                more = did_you_mean(key, dockeys.THEN)
+                self._report.warn((*path, key), f"unknown key '{key}' of a rule is ignored{more}")
         if then.get("do") not in POLICY_ACTIONS:
             self._report.add((*path, "do"), f"Policy rule 'then' must have 'do': one of {', '.join(POLICY_ACTIONS)}")
         if then.get("do") == "jump" and not isinstance(then.get("to"), str):

@@ -187,6 +187,16 @@ class WorkerApi:
             "content_type": "application/json",
         }
 
+    async def ask(
+        self, method: str, path: str, body: object = None, *, seconds: float = POOL_REQUEST_SECONDS, attempts: int = 1
+    ) -> Any:
+        """Make a tool's call to the API: `attempts` tries of `seconds` each, and return the answer's JSON."""
+        encoded = None if body is None else orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+        with span("worker ask"):
+            return await _persistently(
+                lambda: self._once(method, path, encoded, seconds=seconds), stop_after_attempt(attempts)
+            )
+
     async def keychain(self, catalog_id: int | None, name: str, execution_id: int) -> Json | None:
         """Return the fields of a keychain entry, the global one before the execution's own; None when there is none."""
         if catalog_id is None:

@@ -8,20 +8,16 @@ import random
 import uuid
 from contextlib import AsyncExitStack
 
-import aiohttp
-
 from services.worker.api import WorkerApi, open_worker_api
 from services.worker.limits import (
     ACK_WAIT_SECONDS,
     FETCH_SECONDS,
-    HTTP_CONNECTIONS_MAX,
     REGISTER_RETRY_SECONDS,
     SHUTDOWN_RESERVE_SECONDS,
 )
 from services.worker.metrics import INFLIGHT
-from services.worker.python_pool import PythonPool
 from services.worker.runner import CommandRunner, Delivery
-from services.worker.tools import ToolBox
+from services.worker.tools.box import open_toolbox
 from shared.messaging.consumer import PullConsumer
 from shared.messaging.topology import ConsumerSpec, commands_stream, connected
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError
@@ -123,21 +119,6 @@ def _consumer_spec(settings: WorkerSettings) -> ConsumerSpec:
     )
 
 
-async def _open_tools(settings: WorkerSettings, stack: AsyncExitStack) -> ToolBox:
-    python = PythonPool(
-        processes=settings.noetl_worker_python_processes,
-        memory_bytes=settings.noetl_worker_python_memory_bytes,
-        result_max_bytes=settings.noetl_worker_result_max_bytes,
-    )
-    connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX)
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-    return ToolBox(
-        session=await stack.enter_async_context(session),
-        python=await stack.enter_async_context(python),
-        result_max_bytes=settings.noetl_worker_result_max_bytes,
-    )
-
-
 async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """Serve commands until `stop` is set.
 
@@ -162,7 +143,7 @@ async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
         if connection is None:
             return
         stack.push_async_callback(registration.leave)
-        box = await _open_tools(settings, stack)
+        box = await stack.enter_async_context(open_toolbox(settings, api))
         consumer = await stack.enter_async_context(PullConsumer(connection, _consumer_spec(settings)))
         runner = CommandRunner(api, box, settings)
         worker = Worker(consumer, runner, slots=settings.noetl_worker_max_inflight_commands)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from services.worker.limits import KEYCHAIN_ENTRIES_MAX, RENDER_DEPTH_MAX, SECRET_REDACT_MIN_CHARS
+from services.worker.redaction import longest_first, texts
 from services.worker.templates import has_template, render
 from services.worker.tools.base import ToolError
 
@@ -14,20 +15,8 @@ if TYPE_CHECKING:
     from services.worker.api import WorkerApi
     from services.worker.command import Command
 
-REDACTED = "[REDACTED]"
 _NAME = re.compile(r"""\bkeychain(?:\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*['"]([^'"\]]{1,256})['"]\s*\])""")
 _REFERENCE = "$noetl_ref"
-
-
-def _texts(value: object, depth: int = 0) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif depth < RENDER_DEPTH_MAX and isinstance(value, Mapping):
-        for member in value.values():
-            yield from _texts(member, depth + 1)
-    elif depth < RENDER_DEPTH_MAX and isinstance(value, list):
-        for member in value:
-            yield from _texts(member, depth + 1)
 
 
 def uses_keychain(text: str) -> bool:
@@ -51,7 +40,7 @@ def _references(value: object, depth: int = 0) -> Iterator[str]:
 
 def named_entries(config: object) -> list[str]:
     """Return the keychain entries that `config` names in templates or as `$noetl_ref`, sorted."""
-    names = {match[1] or match[2] for text in _texts(config) if uses_keychain(text) for match in _NAME.finditer(text)}
+    names = {match[1] or match[2] for text in texts(config) if uses_keychain(text) for match in _NAME.finditer(text)}
     return sorted(names | {name for name in _references(config) if name})
 
 
@@ -94,8 +83,8 @@ async def prepared(command: Command, api: WorkerApi) -> tuple[dict[str, Any], di
     rendered: Any = source
     for path, value in places:
         rendered = _with(rendered, path, render(_resolved(value, entries), names, code=uses_keychain))
-    secrets = {text for text in _texts(entries) if len(text) >= SECRET_REDACT_MIN_CHARS}
-    return rendered["tool_config"], rendered["input"], sorted(secrets, key=len, reverse=True)
+    secrets = {text for text in texts(entries) if len(text) >= SECRET_REDACT_MIN_CHARS}
+    return rendered["tool_config"], rendered["input"], longest_first(secrets)
 
 
 def _places(source: Mapping[str, Any], deferred: list[list[str | int]] | None) -> list[tuple[list[str | int], Any]]:
@@ -123,18 +112,3 @@ def _with(value: Any, path: Sequence[str | int], new: Any) -> Any:
     if isinstance(value, Mapping):
         return {**value, key: _with(value[key], rest, new)}
     return [_with(item, rest, new) if index == key else item for index, item in enumerate(value)]
-
-
-def redacted(value: Any, secrets: list[str], depth: int = 0) -> Any:
-    """Return plain data with every occurrence of a secret replaced; secrets of an entry never reach the log."""
-    if not secrets or depth >= RENDER_DEPTH_MAX:
-        return value
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, REDACTED)
-        return value
-    if isinstance(value, dict):
-        return {key: redacted(member, secrets, depth + 1) for key, member in value.items()}
-    if isinstance(value, list):
-        return [redacted(member, secrets, depth + 1) for member in value]
-    return value

@@ -13,11 +13,12 @@ import orjson
 
 from services.worker.api import WorkerApi
 from services.worker.command import BadCommandError, Command, parse_command
-from services.worker.keychain import prepared, redacted
+from services.worker.keychain import prepared
 from services.worker.limits import CLAIM_NAK_SECONDS, ERROR_DETAIL_MAX_CHARS, STARTED_GRACE_SECONDS
 from services.worker.metrics import CLAIMS, COMMANDS, TOOL_SECONDS
 from services.worker.outcome import Outcome, ended_events, heartbeat_event, outcome_of, started_events
 from services.worker.plain import NotPlainError, to_plain
+from services.worker.redaction import redacted
 from services.worker.tools import TOOLS, ToolBox, ToolCall, ToolError, run_tool
 from services.worker.tools.base import time_limit
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError

@@ -141,6 +141,17 @@ class WorkerSettings(CommonSettings):
     noetl_inline_max_bytes: Annotated[int, Field(ge=1024)] = Field(
         262_144, description="tool output sent inline (bytes); larger is stored by reference first"
     )
+    noetl_worker_tool_limits: str = Field(
+        "duckdb=2,shell=8,container=4", description="calls of a tool kind at once, as kind=number with commas"
+    )
+    noetl_worker_files_dir: str = Field(
+        "", description="where relative file paths of tools start; empty: where it runs"
+    )
+    noetl_worker_data_dir: str = Field("", description="files of duckdb tools; empty: below the temporary directory")
+    noetl_worker_postgres_connections: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="connections to one database of postgres tools"
+    )
+    noetl_worker_postgres_auth: str = Field("", description="credential of postgres tools that name none")
     noetl_worker_metrics_port: Port = Field(9104, description="port of /metrics; 0 = any free port")
 
 

@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
-from services.worker.tools import http, noop, python, shell
+from services.worker.redaction import longest_first, redacted
+from services.worker.tools import http, noop, postgres, python, shell
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
+from shared.platform.tracing import span
 
 Tool = Callable[[ToolCall, ToolBox], Awaitable[Any]]
 
 TOOLS: Mapping[str, Tool] = MappingProxyType(
-    {"python": python.run, "http": http.run, "shell": shell.run, "noop": noop.run}
+    {
+        "python": python.run,
+        "http": http.run,
+        "postgres": postgres.run,
+        "shell": shell.run,
+        "noop": noop.run,
+    }
 )
 _OWN_LIMIT = frozenset({"python"})  # applies the time limit itself: the wait for a free child is not part of it
 
 
+@asynccontextmanager
+async def _slot(call: ToolCall, box: ToolBox) -> AsyncIterator[None]:
+    if box.limits is None:
+        yield
+        return
+    async with box.limits.slot(call.kind):
+        yield
+
+
+async def _run(tool: Tool, call: ToolCall, box: ToolBox) -> Any:
+    seconds = None if call.kind in _OWN_LIMIT else call.timeout_seconds
+    try:
+        async with _slot(call, box), asyncio.timeout(seconds):
+            return await tool(call, box)
+    except TimeoutError:
+        text = f"{call.kind} tool took longer than {call.timeout_seconds:g} s and was stopped"
+        raise ToolError(call.kind, "TIMEOUT", text, retryable=True) from None
+
+
 async def run_tool(call: ToolCall, box: ToolBox) -> Any:
-    """Run a tool within its time limit and return its output.
+    """Run a tool within its time limit and return its output, the secrets of its credentials replaced.
+
+    The time limit begins when there is a free place for its kind.
 
     Raises:
         ToolError: it failed, took too long, or there is no such tool.
@@ -29,11 +59,20 @@ async def run_tool(call: ToolCall, box: ToolBox) -> Any:
         known = ", ".join(sorted(TOOLS))
         raise ToolError("worker", "UNKNOWN_TOOL", f"Tool kind '{call.kind}' not implemented; this worker has {known}")
     try:
-        async with asyncio.timeout(None if call.kind in _OWN_LIMIT else call.timeout_seconds):
-            return await tool(call, box)
-    except TimeoutError:
-        text = f"{call.kind} tool took longer than {call.timeout_seconds:g} s and was stopped"
-        raise ToolError(call.kind, "TIMEOUT", text, retryable=True) from None
+        with span("tool", kind=call.kind, execution_id=call.execution):
+            output = await _run(tool, call, box)
+    except ToolError as error:
+        if not call.secrets:
+            raise
+        secrets = longest_first(call.secrets)
+        raise ToolError(
+            error.kind,
+            error.code,
+            redacted(error.message, secrets),
+            retryable=error.retryable,
+            data=redacted(error.data, secrets),
+        ) from None
+    return redacted(output, longest_first(call.secrets))
 
 
 __all__ = ["TOOLS", "Tool", "ToolBox", "ToolCall", "ToolError", "run_tool"]

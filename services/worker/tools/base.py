@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.worker.limits import ERROR_MESSAGE_MAX_CHARS, TOOL_SECONDS_MAX
+from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
     import aiohttp
 
+    from services.worker.api import WorkerApi
     from services.worker.python_pool import PythonPool
+    from services.worker.tools.concurrency import ToolLimits
+    from services.worker.tools.credentials import Credentials
+    from services.worker.tools.postgres import PostgresPools
+    from shared.platform.settings import WorkerSettings
+
+T = TypeVar("T")
 
 # What a child process inherits. Nothing else: the worker's own environment has tokens and connection strings.
 _INHERITED = frozenset(
@@ -69,7 +77,11 @@ class ToolError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """One call: the tool's own keys with templates rendered, its input, and the names that templates could see."""
+    """One call: the tool's own keys with templates rendered, its input, and the names that templates could see.
+
+    `secrets` is filled by the tool: what it learns from credentials and must not be in its output. `execution_id` is 0 when
+    only `context` has it.
+    """
 
     kind: str
     step: str
@@ -77,15 +89,41 @@ class ToolCall:
     input: Mapping[str, Any]
     context: Mapping[str, Any]
     timeout_seconds: float
+    execution_id: int = 0
+    secrets: set[str] = field(default_factory=set)
+
+    @property
+    def execution(self) -> int:
+        """Return the id of the execution, 0 when nothing says it."""
+        return self.execution_id or parse_id(self.context.get("execution_id")) or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolBox:
-    """What tools share: one HTTP session, the python children, and the output limit (bytes)."""
+    """What tools share: one HTTP session, the python children, the output limit (bytes), and what needs settings or the API.
+
+    `None` is a worker without that part, as in tests; `part()` turns its absence into a clear error.
+    """
 
     session: aiohttp.ClientSession
     python: PythonPool
     result_max_bytes: int
+    settings: WorkerSettings | None = None
+    api: WorkerApi | None = None
+    credentials: Credentials | None = None
+    postgres: PostgresPools | None = None
+    limits: ToolLimits | None = None
+
+
+def part(value: T | None, kind: str, name: str) -> T:
+    """Return a part of the toolbox.
+
+    Raises:
+        ToolError: this worker runs without it.
+    """
+    if value is None:
+        raise ToolError(kind, "NOT_AVAILABLE", f"this worker runs without {name}")
+    return value
 
 
 def time_limit(kind: str, config: Mapping[str, Any], default_seconds: float) -> float:

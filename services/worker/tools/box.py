@@ -1,0 +1,46 @@
+"""What tools share, opened for the life of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+
+from services.worker.api import WorkerApi
+from services.worker.limits import HTTP_CONNECTIONS_MAX
+from services.worker.python_pool import PythonPool
+from services.worker.tools.base import ToolBox
+from services.worker.tools.concurrency import ToolLimits, parse_limits
+from services.worker.tools.credentials import Credentials
+from services.worker.tools.postgres import PostgresPools
+from shared.platform.settings import WorkerSettings
+
+
+@asynccontextmanager
+async def open_toolbox(settings: WorkerSettings, api: WorkerApi) -> AsyncIterator[ToolBox]:
+    """Open sessions, children and pools, and close them all at the end.
+
+    Raises:
+        ValueError: `NOETL_WORKER_TOOL_LIMITS` cannot be read.
+    """
+    limits = ToolLimits(parse_limits(settings.noetl_worker_tool_limits))
+    async with AsyncExitStack() as stack:
+        connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX)
+        session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        python = PythonPool(
+            processes=settings.noetl_worker_python_processes,
+            memory_bytes=settings.noetl_worker_python_memory_bytes,
+            result_max_bytes=settings.noetl_worker_result_max_bytes,
+        )
+        pools = PostgresPools(connections_max=settings.noetl_worker_postgres_connections)
+        yield ToolBox(
+            session=await stack.enter_async_context(session),
+            python=await stack.enter_async_context(python),
+            result_max_bytes=settings.noetl_worker_result_max_bytes,
+            settings=settings,
+            api=api,
+            credentials=Credentials(api),
+            postgres=await stack.enter_async_context(pools),
+            limits=limits,
+        )

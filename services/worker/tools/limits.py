@@ -1,0 +1,28 @@
+"""Every limit of the tools that is not a setting, with its unit and the reason for its value."""
+
+from __future__ import annotations
+
+# --- all kinds --------------------------------------------------------------------------------------------------------
+TOOL_LIMIT_MAX = 1024  # of one kind at once, as the commands of a worker
+SCRIPT_MAX_BYTES = 4 << 20  # source text of a tool, from a file or address
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+CREDENTIAL_REQUEST_SECONDS = 5.0  # the original's NOETL_CREDENTIAL_CACHE fetch timeout
+CREDENTIAL_ATTEMPTS_MAX = 3  # the original's
+CREDENTIAL_CACHE_SECONDS = 60.0  # a changed secret is used after a minute at the latest; the original waits five
+CREDENTIAL_STALE_SECONDS = 600.0  # a copy is used for so long while the API does not answer
+CREDENTIALS_CACHED_MAX = 256
+AUTH_DEPTH_MAX = 4  # a credential that names a credential
+
+# --- SQL --------------------------------------------------------------------------------------------------------------
+SQL_STATEMENTS_MAX = 10_000  # of one call
+SQL_STATEMENTS_SHOWN_MAX = 100  # that get a `command_<n>` in the output
+SQL_ROWS_AT_ONCE = 1000  # fetched between two looks at the size of the output
+SQL_PARAMS_MAX = 32_767  # of the Postgres protocol
+
+# --- postgres ---------------------------------------------------------------------------------------------------------
+POSTGRES_CONNECT_SECONDS = 10.0  # a server on the same network answers in milliseconds
+POSTGRES_IDLE_SECONDS = 60.0  # then an unused connection is closed
+POSTGRES_POOLS_MAX = 32  # databases with open connections at once; the least used one goes first
+POSTGRES_POOL_IDLE_SECONDS = 600.0  # then a pool that nobody uses is forgotten
+POSTGRES_CLOSE_SECONDS = 2.0  # to say goodbye to the server

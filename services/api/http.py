@@ -24,13 +24,21 @@ PATH_ID_MAX_DIGITS = 19  # a BIGINT has at most 19 decimal digits
 
 
 class HttpError(Exception):
-    """A request that is answered with `status` and `{"detail": detail}`; raised anywhere below a route."""
+    """A request that is answered with `status` and `{"detail": detail, **more}`; raised anywhere below a route."""
 
-    def __init__(self, status: int, detail: object, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: object,
+        *,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
+        self.more = dict(more or {})
 
 
 def not_found(detail: str) -> HttpError:
@@ -68,7 +76,7 @@ def reply(value: object, *, status: int = 200, headers: Mapping[str, str] | None
 
 def error_reply(error: HttpError) -> web.Response:
     """Return the answer of an `HttpError`."""
-    return reply({"detail": error.detail}, status=error.status, headers=error.headers)
+    return reply({"detail": error.detail, **error.more}, status=error.status, headers=error.headers)
 
 
 def _bounded(value: object) -> object:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 PATH_CHARS_MAX = 512  # a path is a key of a B-tree index, whose entries have 2704 bytes at most (4 bytes a character)
 KIND_CHARS_MAX = 64
-PROBLEMS_SHOWN = 5  # in the text of a refusal; the rest are counted
+PROBLEMS_SHOWN = 5  # in the text of a refusal; the rest are counted there and listed beside it
+HEADER_CHARS_MAX = 2000  # of warnings in a response header; clients take 8 KiB of all headers
+INLINE_CHARS_MAX = 32_768  # a longer document is checked in a thread: the largest takes seconds
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=?=?\s*")
 _SINGULAR = {
@@ -45,7 +48,7 @@ class Registered:
     path: str
     version: int
     kind: str
-    warnings: list[str]
+    warnings: list[Problem]
 
 
 def decoded(content: str) -> str:
@@ -64,11 +67,24 @@ def catalog_kind(kind: str) -> str:
     return _SINGULAR.get(lower, lower)
 
 
+def warning_headers(problems: list[Problem]) -> dict[str, str]:
+    """Return `X-Playhead-Warnings` (the first ones, in words) and `X-Playhead-Warnings-Count`; nothing without warnings."""
+    if not problems:
+        return {}
+    text = "; ".join(map(str, problems))
+    shown = "".join(char if " " <= char <= "~" else "?" for char in text[:HEADER_CHARS_MAX])  # a header is ASCII
+    more = " ..." if len(text) > HEADER_CHARS_MAX else ""
+    return {"X-Playhead-Warnings": shown + more, "X-Playhead-Warnings-Count": str(len(problems))}
+
+
 def _refusal(name: str, kind: str, problems: list[Problem]) -> HttpError:
+    """Return the 422: `detail` is the text of the original with the first problems, `problems` has every one."""
     errors = [str(problem) for problem in problems if problem.severity == "error"]
     more = f" … (+{len(errors) - PROBLEMS_SHOWN} more)" if len(errors) > PROBLEMS_SHOWN else ""
     return HttpError(
-        422, f"register_resource: '{name}' is not a valid {kind}: {'; '.join(errors[:PROBLEMS_SHOWN])}{more}"
+        422,
+        f"register_resource: '{name}' is not a valid {kind}: {'; '.join(errors[:PROBLEMS_SHOWN])}{more}",
+        more={"problems": [asdict(problem) for problem in problems]},
     )
 
 
@@ -79,7 +95,7 @@ def _name_of(document: Mapping[str, Any]) -> str:
     return str(next((value for value in found if value), "unknown"))
 
 
-def _meta(document: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _meta(document: Mapping[str, Any], kind: str, warnings: list[Problem]) -> dict[str, Any]:
     metadata = document.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     terminal = metadata.get("terminal")
@@ -92,47 +108,69 @@ def _meta(document: Mapping[str, Any], kind: str) -> dict[str, Any]:
         "terminal": terminal,
         "terminal_visible": terminal.get("visible") is True,
         "terminal_scopes": terminal["scopes"] if isinstance(terminal.get("scopes"), list) else [],
+        **({"warnings": [asdict(warning) for warning in warnings]} if warnings else {}),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """A document that can be stored."""
+
+    document: dict[str, Any]
+    name: str
+    kind: str
+    warnings: list[Problem]
+
+
+def _check(text: str, resource_type: str, *, strict: bool) -> _Checked:
+    try:
+        read = read_document(text)
+    except PlaybookError as error:
+        raise _refusal("document", "document", error.problems) from error
+    name = _name_of(read.data)
+    kind = catalog_kind(str(read.data.get("kind") or resource_type))
+    _check_names(name, kind)
+    warnings: list[Problem] = []
+    if kind in EXECUTABLE_KINDS:
+        playbook, problems = check_playbook(read, strict=strict)
+        if playbook is None:
+            raise _refusal(name, kind, problems)
+        warnings = problems
+    return _Checked(document=read.data, name=name, kind=kind, warnings=warnings)
 
 
 async def register(context: ApiContext, *, content: str, resource_type: str) -> Registered:
     """Store `content` as the next version of its path.
 
     Raises:
-        HttpError: 422 naming the line and key, when the document cannot be read or run.
+        HttpError: 422 naming every problem with its line and key, when the document cannot be read or run, or has warnings
+            and NOETL_REGISTRATION_STRICT or its own `executor.spec.strict` makes them errors.
     """
     text = decoded(content)
+    strict = context.settings.noetl_registration_strict
     with span("catalog register"):
-        try:
-            read = read_document(text)
-        except PlaybookError as error:
-            raise _refusal("document", "document", error.problems) from error
-        document = read.data
-        name = _name_of(document)
-        kind = catalog_kind(str(document.get("kind") or resource_type))
-        _check_names(name, kind)
-        warnings: list[str] = []
-        if kind in EXECUTABLE_KINDS:
-            playbook, problems = check_playbook(read)
-            if playbook is None:
-                raise _refusal(name, kind, problems)
-            warnings = [str(problem) for problem in problems]
+        if len(text) > INLINE_CHARS_MAX:
+            checked = await asyncio.to_thread(_check, text, resource_type, strict=strict)
+        else:
+            checked = _check(text, resource_type, strict=strict)
         entry = store.NewEntry(
             catalog_id=context.ids.next(),
-            path=name,
-            kind=kind,
+            path=checked.name,
+            kind=checked.kind,
             content=text,
-            payload=document,
-            meta=_meta(document, kind),
+            payload=checked.document,
+            meta=_meta(checked.document, checked.kind, checked.warnings),
         )
         try:
             version = await store.register(context.database, entry)
         except store.VersionsExhaustedError as error:
             raise HttpError(
-                422, f"path '{name}' has {store.VERSION_MAX} versions; register under another path"
+                422, f"path '{checked.name}' has {store.VERSION_MAX} versions; register under another path"
             ) from error
-    log.info("registered", extra={"path": name, "version": version, "kind": kind})
-    return Registered(catalog_id=entry.catalog_id, path=name, version=version, kind=kind, warnings=warnings)
+    log.info("registered", extra={"path": entry.path, "version": version, "kind": entry.kind})
+    return Registered(
+        catalog_id=entry.catalog_id, path=entry.path, version=version, kind=entry.kind, warnings=checked.warnings
+    )
 
 
 def _check_names(name: str, kind: str) -> None:

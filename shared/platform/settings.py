@@ -89,6 +89,7 @@ class ApiSettings(CommonSettings):
     )
     noetl_encryption_key_file: str = Field("", description="file that holds the key, instead of NOETL_ENCRYPTION_KEY")
     noetl_command_routing_enabled: bool = Field(False, description="publish commands on a subject per pool")
+    noetl_registration_strict: bool = Field(False, description="warnings of a playbook keep it from registering (422)")
     noetl_event_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="partitions of event subjects")
 
 

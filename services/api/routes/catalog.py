@@ -13,7 +13,7 @@ from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.inputs import Answer, OptionalKey, Page, ShortText, Version, truncated
 from services.api.models import Id, Lax
-from services.api.registration import Registered, catalog_kind, register
+from services.api.registration import Registered, catalog_kind, register, warning_headers
 from services.api.store import catalog as store
 from shared.engine import limits
 
@@ -121,7 +121,7 @@ def _registered(done: Registered) -> dict[str, Any]:
         "catalog_id": str(done.catalog_id),
         "kind": done.kind,
     }
-    return {**document, "warnings": done.warnings} if done.warnings else document
+    return {**document, "warnings": [str(warning) for warning in done.warnings]} if done.warnings else document
 
 
 @routes.add(
@@ -134,9 +134,14 @@ def _registered(done: Registered) -> dict[str, Any]:
     errors=(413,),
 )
 async def register_resource(call: Call) -> web.StreamResponse:
-    """Check the document and store it as the next version of its path."""
+    """Check the document and store it as the next version of its path.
+
+    A refusal has every problem under `problems` with line, column, key and message; warnings of a document that is stored come
+    with the answer, in the headers `X-Playhead-Warnings` and `X-Playhead-Warnings-Count`, and in the entry's `meta.warnings`.
+    """
     body: RegisterBody = call.body
-    return reply(_registered(await register(call.context, content=body.content, resource_type=body.resource_type)))
+    done = await register(call.context, content=body.content, resource_type=body.resource_type)
+    return reply(_registered(done), headers=warning_headers(done.warnings))
 
 
 @routes.add(
@@ -154,7 +159,7 @@ async def register_batch(call: Call) -> web.StreamResponse:
         try:
             done = await register(call.context, content=item.content, resource_type=item.resource_type)
         except HttpError as error:
-            results.append({"index": index, "status": "failed", "error": str(error.detail)})
+            results.append({"index": index, "status": "failed", "error": str(error.detail), **error.more})
             continue
         results.append({"index": index, "status": "registered", "path": done.path, "version": done.version})
     registered = sum(1 for result in results if result["status"] == "registered")

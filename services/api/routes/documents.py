@@ -1,4 +1,4 @@
-"""/openapi.json, /docs and /asyncapi.json: the contracts, made from the code that serves them."""
+"""/openapi.json, /docs, /asyncapi.json and the playbook schema: the contracts, made from the code that serves them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from aiohttp import web
 from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, reply
 from services.api.openapi import DOCUMENT, docs_page
+from shared.engine.schema import playbook_schema
 from shared.messaging.asyncapi import asyncapi_document
 
 routes = RouteTable("documents")
+_SCHEMA = playbook_schema()
 
 
 @routes.add("GET", "/openapi.json", "The HTTP contract (OpenAPI 3.1)", role=Access.DOCS)
@@ -28,3 +30,9 @@ async def docs(call: Call) -> web.StreamResponse:
 async def asyncapi(_: Call) -> web.StreamResponse:
     """Answer the document of what goes over NATS."""
     return reply(asyncapi_document())
+
+
+@routes.add("GET", "/schema/playbook.json", "JSON Schema of the playbook language, for editors", role=Access.DOCS)
+async def schema(_: Call) -> web.StreamResponse:
+    """Answer what `playhead schema` prints."""
+    return reply(_SCHEMA)

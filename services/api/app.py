@@ -15,6 +15,7 @@ import asyncpg
 from aiohttp import web
 
 from services.api.bus import Bus
+from services.api.children import ChildWatch
 from services.api.context import ApiContext
 from services.api.crypto import Cipher
 from services.api.http import HttpError, RouteSpec, RouteTable, build_call, error_reply
@@ -42,7 +43,8 @@ from services.api.store.database import Database
 from services.api.store.migrate import MigrationError, require_current_schema
 from services.api.store.migrate import migrate as migrate_database
 from services.api.store.stream_batch import WireOptions
-from services.api.store.stream_writer import StreamWriter
+from services.api.store.stream_writer import Committed, StreamWriter
+from services.api.timers import TimerClock
 from shared.messaging.connection import connect
 from shared.platform.lifecycle import BAD_SETTINGS, read_settings, run_service
 from shared.platform.logging import configure_logging
@@ -236,6 +238,12 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
     )
     stack.push_async_callback(ids.close)
     bus = Bus()
+    listeners: list[Callable[[Committed], None]] = [bus.committed]
+
+    def on_commit(change: Committed) -> None:
+        for listener in listeners:
+            listener(change)
+
     writer = StreamWriter(
         database,
         lanes=settings.noetl_ingest_lanes,
@@ -247,9 +255,9 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
             event_partitions=settings.noetl_event_partitions,
         ),
         next_id=ids.next,
-        on_commit=bus.committed,
+        on_commit=on_commit,
     )
-    return ApiContext(
+    context = ApiContext(
         settings=settings,
         database=database,
         writer=writer,
@@ -260,6 +268,9 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         stopping=stopping,
         started_at_monotonic=time.monotonic(),
     )
+    context.children, context.timers = ChildWatch(context), TimerClock(context)
+    listeners += [context.children.committed, context.timers.committed]
+    return context
 
 
 async def _attach_nats(context: ApiContext, stop: asyncio.Event) -> None:
@@ -312,6 +323,8 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(context.writer.run(drained))
             group.create_task(context.bus.run(drained))
+            group.create_task(context.children.run(drained))
+            group.create_task(context.timers.run(drained))
             group.create_task(_attach_nats(context, stop))
             site = web.TCPSite(runner, settings.noetl_host, settings.noetl_port, backlog=1024)
             await site.start()
@@ -322,6 +335,8 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             await runner.cleanup()
             drained.set()
             context.bus.kick()
+            context.children.wake()
+            context.timers.wake()
 
 
 def run() -> int:

@@ -6,11 +6,14 @@ Lossy on purpose. The publisher also polls, and a stream reader also looks at in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shared.wire.subjects import OUTBOX_KICK_SUBJECT, STREAM_WAKE_SUBJECT
+
+if TYPE_CHECKING:
+    from services.api.store.stream_writer import Committed
 
 READERS_MAX = 10_000  # open event streams per process; beyond: 503
 
@@ -57,9 +60,9 @@ class Bus:
         self._kick = True
         self._pending.set()
 
-    def committed(self, execution_ids: Iterable[int]) -> None:
+    def committed(self, change: Committed) -> None:
         """After a commit: kick the publisher and wake who reads these executions, here and on other replicas."""
-        for execution_id in execution_ids:
+        for execution_id in change.executions:
             self.wake(execution_id)
             self._woken.add(execution_id)
         self.kick()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from services.api.bus import Bus
+    from services.api.children import ChildWatch
     from services.api.crypto import Cipher
     from services.api.identity import IdSource
     from services.api.playbooks import PlaybookCatalog
     from services.api.store.database import Database
     from services.api.store.stream_writer import StreamWriter
+    from services.api.timers import TimerClock
     from shared.platform.settings import ApiSettings
 
 
@@ -29,3 +31,5 @@ class ApiContext:
     playbooks: PlaybookCatalog
     stopping: asyncio.Event
     started_at_monotonic: float
+    children: ChildWatch = field(init=False)
+    timers: TimerClock = field(init=False)

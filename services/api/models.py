@@ -210,6 +210,12 @@ class CommitBody(Lax):
     decisions: list[DecisionItem] = Field(min_length=1, max_length=200)
 
 
+class ReferencesBody(Lax):
+    """Body of `POST /api/internal/references/resolve`."""
+
+    locators: list[Annotated[Text, Field(max_length=8192)]] = Field(min_length=1, max_length=64)
+
+
 class ReconcileBody(Lax):
     """Body of `POST /api/internal/reconcile`."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from services.api.http import HttpError
-from services.api.store.lifecycle import DueTimer, FireTimer
+from services.api.children import reconcile_children
 from services.api.store.queries import queries
+from services.api.timers import fire_due
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext
@@ -47,8 +47,8 @@ async def reconcile(context: ApiContext, *, limit: int) -> dict[str, Any]:
             limit,
         )
         undecided = await connection.fetch(_SQL["undecided"], settings.noetl_reconcile_undecided_seconds, limit)
-        timers = await connection.fetch(_SQL["due_timers"], limit)
-    fired = await _fire(context, [DueTimer(**dict(row)) for row in timers])
+    fired = await fire_due(context, limit=limit)
+    children = await reconcile_children(context, limit=limit)
     pending, reclaimed = (notified["pending"], notified["reclaimed"]) if notified is not None else (0, 0)
     if released or pending or reclaimed:
         context.bus.kick()
@@ -58,21 +58,6 @@ async def reconcile(context: ApiContext, *, limit: int) -> dict[str, Any]:
         "notified": pending,
         "reclaimed": reclaimed,
         "timers_fired": fired,
+        "children": children,
         "outbox_released": released,
     }
-
-
-async def _fire(context: ApiContext, timers: list[DueTimer]) -> int:
-    done: list[DueTimer] = []
-    for timer in timers:
-        try:
-            await context.writer.submit(FireTimer(timer))
-        except HttpError as error:
-            log.warning("timer not fired", extra={"execution_id": timer.execution_id, "status": error.status})
-            continue
-        done.append(timer)
-    if done:
-        await context.database.fetch(
-            _SQL["mark_timers_fired"], [timer.execution_id for timer in done], [timer.timer_id for timer in done]
-        )
-    return len(done)

@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from services.api.children import depths_of, first_events, prepare
 from services.api.http import HttpError
 from services.api.metrics import EXECUTIONS_STARTED
-from services.api.store.commit import new_event
 from services.api.store.lifecycle import StartExecution
 from services.api.store.rows import NewEvent
-from shared.engine import (
-    AppendEvent,
-    Event,
-    TemplateError,
-    decide,
-    evolve,
-    initial_events,
-    initial_state,
-    status_document,
-)
+from shared.engine import Event, Options, TemplateError, decide, evolve, initial_state, status_document
+from shared.engine.limits import CHILD_DEPTH_MAX
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext
@@ -53,12 +45,14 @@ async def start_execution(
     """
     execution_id = context.ids.next()
     now = datetime.now(UTC)
-    events = _first_events(context, initial_events(entry.playbook, payload=payload, path=entry.path))
+    depth = await _depth(context, parent_execution_id)
+    events = first_events(context, entry, payload=payload, depth=depth)
     state = initial_state(execution_id, entry.catalog_id, entry.path)
     for version, new in enumerate(events, start=1):
         state = evolve(state, _as_event(new, version=version, now=now))
     try:
-        decision = decide(state, entry.playbook, now=now)
+        options = Options(loop_in_flight=context.settings.noetl_loop_in_flight_default)
+        decision = decide(state, entry.playbook, now=now, options=options)
     except TemplateError as error:
         raise HttpError(422, f"Invalid command context for the first step: {error}") from error
     operation = StartExecution(
@@ -68,6 +62,8 @@ async def start_execution(
         events=events,
         effects=decision.effects,
         state=status_document(decision.state or state),
+        depth=depth,
+        children=await prepare(context, decision.effects, depth=depth),
     )
     commands = await context.writer.submit(operation)
     EXECUTIONS_STARTED.inc()
@@ -75,13 +71,19 @@ async def start_execution(
     return Started(execution_id=execution_id, commands_generated=commands)
 
 
-def _first_events(context: ApiContext, effects: tuple[AppendEvent, ...]) -> list[NewEvent]:
-    """Give the initial events their ids, the first being the parent of the rest."""
-    events: list[NewEvent] = []
-    for effect in effects:
-        parent = events[0].event_id if events else None
-        events.append(replace(new_event(effect), parent_event_id=parent, event_id=context.ids.next()))
-    return events
+async def _depth(context: ApiContext, parent_execution_id: int | None) -> int:
+    """Return how deep an execution under `parent_execution_id` is nested.
+
+    Raises:
+        HttpError: 422 when it would be too deep.
+    """
+    if parent_execution_id is None:
+        return 0
+    depth = (await depths_of(context, [parent_execution_id])).get(parent_execution_id, -1) + 1
+    if depth > CHILD_DEPTH_MAX:
+        text = f"playbooks call each other more than {CHILD_DEPTH_MAX} deep: does one call itself?"
+        raise HttpError(422, f"parent_execution_id: {text}")
+    return depth
 
 
 def _as_event(new: NewEvent, *, version: int, now: datetime) -> Event:

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.orchestrator.metrics import BATCH_SECONDS, DEAD_LETTERED, EVENTS, PENDING, UNDECIDED
 from services.orchestrator.orchestrator import Orchestrator
+from shared.engine import Options
 from shared.messaging.consumer import Message
 from shared.messaging.topology import ConsumerSpec, events_stream
 from shared.platform.api_client import ApiClient
@@ -115,7 +116,11 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         if opened is None:
             return
         api, consumer = opened
-        orchestrator = Orchestrator(api, cache_max=settings.noetl_orchestrator_cache_max)
+        orchestrator = Orchestrator(
+            api,
+            cache_max=settings.noetl_orchestrator_cache_max,
+            options=Options(loop_in_flight=settings.noetl_loop_in_flight_default),
+        )
         turn = asyncio.Lock()
         events = EventLoop(api, orchestrator, turn)
         async with asyncio.TaskGroup() as group:

@@ -10,6 +10,9 @@ FAILURES = Counter(
     "playhead_orchestrator_undecidable_total", "Executions ended because they cannot be decided", ["kind"]
 )
 LOADS = Counter("playhead_orchestrator_loads_total", "Executions loaded from the API", ["reason"])
+REFERENCES = Counter(
+    "playhead_orchestrator_references_total", "Large results loaded because a template reached into one"
+)
 UNDECIDED = Counter("playhead_orchestrator_reconciled_total", "Executions that the reconciler found undecided")
 DEAD_LETTERED = Counter("playhead_orchestrator_dead_lettered_total", "Messages that are no event")
 CACHED = Gauge("playhead_orchestrator_cached_executions", "Folded executions in memory")

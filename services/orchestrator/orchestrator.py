@@ -7,28 +7,15 @@ again. Messages are acknowledged after the commit, so what a crash leaves comes 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from services.orchestrator.metrics import CACHED, DECISIONS, FAILURES, LOADS
+from services.orchestrator.deciding import Decider
+from services.orchestrator.metrics import CACHED, DECISIONS, LOADS
 from services.orchestrator.tracked import Tracked, TrackedExecutions
-from shared.engine import (
-    Decision,
-    Event,
-    Playbook,
-    PlaybookError,
-    Problem,
-    TemplateError,
-    decide,
-    failure,
-    initial_state,
-    parse_playbook,
-    status_document,
-)
+from shared.engine import Decision, Event, Options, failure, initial_state, status_document
+from shared.engine.jsontext import dumps
 from shared.platform.api_client import ApiClient
-from shared.platform.errors import ApiRefusedError
 from shared.platform.tracing import span
 
 log = logging.getLogger(__name__)
@@ -36,16 +23,17 @@ log = logging.getLogger(__name__)
 CALL_EXECUTIONS_MAX = 200  # of one load or commit (docs/contracts.md section 3)
 ROUNDS_MAX = 3  # load and decide again after a lost compare-and-set; then the reconciler takes over
 LOAD_PAGES_MAX = 1000  # of 5000 events: an execution of five million events
-PLAYBOOKS_MAX = 256  # parsed playbooks in memory
+DECISION_BYTES_MAX = 64 << 20  # of one decision as JSON: a loop starts with its whole collection in one event
+CALL_BYTES_MAX = 16 << 20  # decisions that share a call; one larger travels alone
 
 
 class Orchestrator:
     """Not safe for concurrent calls: one task at a time."""
 
-    def __init__(self, api: ApiClient, *, cache_max: int) -> None:
+    def __init__(self, api: ApiClient, *, cache_max: int, options: Options | None = None) -> None:
         self._api = api
         self._tracked = TrackedExecutions(cache_max)
-        self._playbooks: OrderedDict[int, Playbook] = OrderedDict()
+        self._decider = Decider(api, options or Options())
 
     async def handle(self, events: Mapping[int, list[Mapping[str, Any]]]) -> None:
         """Handle the envelopes of a batch by execution; afterwards every one of them is decided or left to the reconciler.
@@ -101,36 +89,13 @@ class Orchestrator:
                 more.append(key)
         return more
 
-    async def _playbook(self, catalog_id: int) -> Playbook:
-        """Return a parsed playbook.
-
-        Raises:
-            PlaybookError: the entry is gone or cannot be run.
-        """
-        found = self._playbooks.get(catalog_id)
-        if found is not None:
-            self._playbooks.move_to_end(catalog_id)
-            return found
-        try:
-            document = await self._api.playbook(catalog_id)
-        except ApiRefusedError as error:
-            if error.status != 404:
-                raise
-            raise PlaybookError(
-                [Problem(line=0, column=0, key="", message=f"catalog entry {catalog_id} is gone")]
-            ) from error
-        playbook = self._playbooks[catalog_id] = parse_playbook(document["content"])
-        if len(self._playbooks) > PLAYBOOKS_MAX:
-            self._playbooks.popitem(last=False)
-        return playbook
-
     # --- deciding --------------------------------------------------------------------------------------------------
 
     async def _decide(self, execution_ids: Iterable[int]) -> None:
         left = list(execution_ids)
         rejected: dict[int, str] = {}
         for _ in range(ROUNDS_MAX):
-            decisions: dict[int, dict[str, Any]] = {}
+            decisions: dict[int, bytes] = {}
             for key in left:
                 tracked = self._tracked.get(key)
                 if tracked is not None and tracked.needs_decision:
@@ -145,38 +110,20 @@ class Orchestrator:
             left = lost
         log.warning("left to the reconciler", extra={"executions": len(left)})
 
-    async def _decision(self, tracked: Tracked, rejection: str | None) -> dict[str, Any]:
-        """Return the decision to commit; one that cannot be made ends the execution and says why."""
-        state = tracked.state
-        fields = {"execution_id": state.execution_id}
-        try:
-            if rejection is not None:
-                raise RuntimeError(rejection)
-            decision = decide(state, await self._playbook(state.catalog_id), now=datetime.now(UTC))
-        except (TemplateError, PlaybookError) as error:
-            log.info("execution cannot go on", extra={**fields, "error": str(error)[:500]})
-            FAILURES.labels(kind=type(error).__name__).inc()
-            decision = failure(state, error=str(error))
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            log.exception("execution cannot be decided", extra=fields)  # a bug: deciding is pure and would fail again
-            FAILURES.labels(kind="internal").inc()
-            decision = failure(state, error=f"the engine failed: {type(error).__name__}: {error}")
-        return _wire(tracked, decision)
+    async def _decision(self, tracked: Tracked, rejection: str | None) -> bytes:
+        """Return a decision as it is sent; one that is too large to be sent ends the execution."""
+        decision = await self._decider.decision(tracked.state, rejection=rejection)
+        encoded = _wire(tracked, decision)
+        if len(encoded) <= DECISION_BYTES_MAX:
+            return encoded
+        text = f"one decision has {len(encoded)} bytes, at most {DECISION_BYTES_MAX} are allowed: loop over less data"
+        log.warning("decision too large", extra={"execution_id": tracked.state.execution_id, "bytes": len(encoded)})
+        return _wire(tracked, failure(tracked.state, error=text))
 
-    async def _commit(self, decisions: Mapping[int, Mapping[str, Any]], rejected: dict[int, str]) -> list[int]:
+    async def _commit(self, decisions: Mapping[int, bytes], rejected: dict[int, str]) -> list[int]:
         """Commit and return the executions to look at again."""
         again: list[int] = []
-        keys = list(decisions)
-        for start in range(0, len(keys), CALL_EXECUTIONS_MAX):
-            chosen = keys[start : start + CALL_EXECUTIONS_MAX]
+        for chosen in _calls(decisions):
             with span("orchestrator commit", decisions=len(chosen)):
                 results = await self._api.commit([decisions[key] for key in chosen])
             for key, result in zip(chosen, results, strict=True):
@@ -199,15 +146,30 @@ class Orchestrator:
             return False
         if outcome == "rejected":
             log.error("decision rejected", extra={**fields, "error": result.get("error")})
-            rejected[key] = f"its decision was rejected: {result.get('error')}"
+            rejected[key] = str(result.get("error"))
         return True
 
 
-def _wire(tracked: Tracked, decision: Decision) -> dict[str, Any]:
-    return {
+def _calls(decisions: Mapping[int, bytes]) -> Iterator[list[int]]:
+    """Divide decisions into calls by number and size."""
+    chosen: list[int] = []
+    size = 0
+    for key, encoded in decisions.items():
+        if chosen and (len(chosen) == CALL_EXECUTIONS_MAX or size + len(encoded) > CALL_BYTES_MAX):
+            yield chosen
+            chosen, size = [], 0
+        chosen.append(key)
+        size += len(encoded)
+    if chosen:
+        yield chosen
+
+
+def _wire(tracked: Tracked, decision: Decision) -> bytes:
+    document = {
         "execution_id": tracked.state.execution_id,
         "expected_decided_version": tracked.decided,
         "decided_version": tracked.state.version,
         "effects": [effect.to_json() for effect in decision.effects],
         "state": status_document(decision.state or tracked.state),
     }
+    return dumps(document)

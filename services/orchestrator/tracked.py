@@ -6,16 +6,26 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shared.engine import ACTIONABLE_TYPES, Event, State, VersionGapError, evolve, initial_state
+from shared.engine import ACTIONABLE_TYPES, Event, State, VersionGapError, evolve, initial_state, own_meta
 
 # Events that only a decision writes: right behind the decided mark they carry it along, as the API does at the commit.
-_DECIDED_TYPES = frozenset({"playbook.initialized", "workflow.initialized", "command.issued", "step.routed"})
-_PASSED_TYPES = frozenset({"step.skipped", "step.exit"})  # written by decisions and by workers; ours carry this key
-_OWN_KEY = "playhead"
+_DECIDED_TYPES = frozenset(
+    {"playbook.initialized", "command.issued", "step.routed", "ctx.updated", "loop.started", "loop.done"}
+)
+_PASSED_TYPES = frozenset(
+    {"step.skipped", "step.exit", "call.error"}
+)  # by decisions and by workers; ours carry an epoch
+_FIRST_TYPE = "workflow.initialized"  # the start of an execution is decided with it, that of a sub-playbook is not
 
 
 def _is_decided(event: Event) -> bool:
-    return event.type in _DECIDED_TYPES or (event.type in _PASSED_TYPES and _OWN_KEY in event.meta)
+    if event.type == _FIRST_TYPE:
+        return "undecided" not in own_meta(event)
+    return event.type in _DECIDED_TYPES or (event.type in _PASSED_TYPES and "epoch" in own_meta(event))
+
+
+def _is_actionable(event: Event) -> bool:
+    return event.type in ACTIONABLE_TYPES or event.type == _FIRST_TYPE
 
 
 class Tracked:
@@ -50,10 +60,11 @@ class Tracked:
         if event.version <= self.state.version:
             return
         self.state = evolve(self.state, event)
-        if event.type in ACTIONABLE_TYPES:
+        if _is_decided(event):
+            if event.version == self.decided + 1:
+                self.decided = event.version
+        elif _is_actionable(event):
             self.actionable = event.version
-        elif event.version == self.decided + 1 and _is_decided(event):
-            self.decided = event.version
 
     def committed(self, *, decided: int, stream: int) -> None:
         """Take over the marks of a committed decision."""
@@ -99,7 +110,7 @@ class TrackedExecutions:
         tracked = self.get(execution_id)
         if tracked is None:
             if int(ordered[0]["stream_version"]) != 1:
-                return all(item["event_type"] not in ACTIONABLE_TYPES for item in ordered)
+                return all(not _is_actionable(Event.from_envelope(item)) for item in ordered)
             tracked = Tracked(initial_state(execution_id, int(ordered[0]["catalog_id"])))
             self.put(execution_id, tracked)
         for item in ordered:

@@ -12,7 +12,8 @@ from shared.engine.effects import (
     command_id_for,
     effect_from_json,
 )
-from shared.engine.fold import VersionGapError, evolve, replay
+from shared.engine.fold import ROUTING_KEY, VersionGapError, evolve, own_meta, replay
+from shared.engine.outcome import item_response
 from shared.engine.parse import check_playbook, parse_playbook
 from shared.engine.playbook import Playbook, Step
 from shared.engine.references import LOST, LostDataError, NeedsDataError, ResultRef, loaded, reference_of, result_ref
@@ -39,6 +40,7 @@ from shared.engine.templates import TemplateError, render_condition, render_valu
 __all__ = [
     "ACTIONABLE_TYPES",
     "LOST",
+    "ROUTING_KEY",
     "SEQUENCE_SUFFIX",
     "SNAPSHOT_FORMAT",
     "TERMINAL_TYPES",
@@ -74,7 +76,9 @@ __all__ = [
     "initial_events",
     "initial_state",
     "is_terminal_type",
+    "item_response",
     "loaded",
+    "own_meta",
     "parse_playbook",
     "read_document",
     "reference_of",

@@ -314,7 +314,9 @@ def _ended(state: State, event: Event) -> State:
     if run is None or attempt is None or attempt.command_id != command_id or run.status != "running":
         return state
     response = response_of(event)
-    failed = event.type in ("call.error", "command.failed", "command.cancelled") or says_error(event, response)
+    failed = event.type in ("call.error", "command.failed", "command.cancelled")
+    if not failed and "child" not in own_meta(event):  # of a sub-playbook the engine has decided what its end means
+        failed = says_error(event, response)
     variables = sequence_variables(response)
     if variables:
         state = fold_variables(state, variables)
@@ -457,10 +459,15 @@ def fold_loop_done(state: State, event: Event) -> State:
         reference = {"type": "loop", "locator": locator, "store": "eventlog", "bytes": loop.results_bytes}
         response: Any = result_ref(reference, {"stats": stats})
     else:
-        response = {"results": [loop.results.get(index) for index in range(loop.next_index)], "stats": stats}
+        response = loop_result([loop.results.get(index) for index in range(loop.next_index)], stats)
     failed = loop.error if loop.is_failing else None
     outcome = "loop.done" if failed is None else "call.error"
     return _end_run(state, run, response=response, error=failed, event=event, outcome=outcome)
+
+
+def loop_result(results: list[Any], stats: Mapping[str, int]) -> dict[str, Any]:
+    """Return the output of a loop: every item's by index, None for those that never ran, and the counts."""
+    return {"results": results, "stats": stats}
 
 
 def loop_stats(loop: LoopState) -> dict[str, int]:

@@ -91,6 +91,11 @@ def _is_sequence(response: Any) -> bool:
     return isinstance(response, Mapping) and response.keys() >= _SEQUENCE_KEYS
 
 
+def item_response(event: Event) -> Any:
+    """Return the output that an event tells, as the state keeps it."""
+    return sequence_result(response_of(event))
+
+
 def sequence_variables(response: Any) -> Mapping[str, Any]:
     """Return what a task sequence has set, in either line's form; keys without prefixes."""
     if not isinstance(response, Mapping):

@@ -104,9 +104,14 @@ class ApiClient:
         answer: Json = await self._call("GET", f"/api/internal/playbooks/{catalog_id}")
         return answer
 
-    async def commit(self, decisions: Sequence[Mapping[str, Any]]) -> list[Json]:
-        """Commit up to 200 decisions; answers one result each."""
-        body = {"decisions": list(decisions)}
+    async def resolve_references(self, locators: Sequence[str]) -> Json:
+        """Return `{"data": {locator: value}, "missing": [locator ..]}`, 64 locators at most."""
+        answer: Json = await self._call("POST", "/api/internal/references/resolve", {"locators": list(locators)})
+        return answer
+
+    async def commit(self, decisions: Sequence[bytes]) -> list[Json]:
+        """Commit up to 200 decisions, each as JSON text; answers one result each."""
+        body = {"decisions": [orjson.Fragment(decision) for decision in decisions]}
         results: list[Json] = (await self._call("POST", "/api/internal/executions/commit", body))["results"]
         return results
 

@@ -88,6 +88,9 @@ class ApiSettings(CommonSettings):
         SecretStr(""), description="base64 of 32 bytes: encrypts credentials and keychain at rest"
     )
     noetl_encryption_key_file: str = Field("", description="file that holds the key, instead of NOETL_ENCRYPTION_KEY")
+    noetl_loop_in_flight_default: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="items at once of a parallel loop that does not say"
+    )
     noetl_command_routing_enabled: bool = Field(False, description="publish commands on a subject per pool")
     noetl_registration_strict: bool = Field(False, description="warnings of a playbook keep it from registering (422)")
     noetl_event_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="partitions of event subjects")
@@ -110,6 +113,9 @@ class OrchestratorSettings(CommonSettings):
     noetl_orchestrator_batch_size: Annotated[int, Field(ge=1, le=1000)] = Field(200, description="messages per fetch")
     noetl_orchestrator_cache_max: Count = Field(10_000, description="folded executions kept in memory at most")
     noetl_orchestrator_reconcile_seconds: Seconds = Field(2.0, description="interval of the reconciler (s)")
+    noetl_loop_in_flight_default: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="items at once of a parallel loop that does not say"
+    )
     noetl_orchestrator_metrics_port: Port = Field(9102, description="port of /metrics; 0 = any free port")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
 
-from services.api import views
+from services.api import references, views
 from services.api.auth.roles import Access
+from services.api.children import depths_of, prepare
 from services.api.http import Call, HttpError, RouteTable, not_found, reply, unprocessable
 from services.api.metrics import DECISIONS, EXECUTIONS_ENDED, OUTBOX_CLAIMED
 from services.api.models import (
@@ -25,12 +26,16 @@ from services.api.models import (
     OutboxClaimBody,
     ProjectBody,
     ReconcileBody,
+    ReferencesBody,
 )
 from services.api.reconcile import reconcile
-from services.api.store.commit import CommitDecision, CommitResult
+from services.api.store.commit import CommitDecision, CommitResult, Effect
 from services.api.store.projections import project
 from services.api.store.queries import queries
-from shared.engine import effect_from_json
+from shared.engine import IssueCommand, effect_from_json
+
+if TYPE_CHECKING:
+    from services.api.context import ApiContext
 
 routes = RouteTable("internal")
 log = logging.getLogger(__name__)
@@ -38,6 +43,8 @@ log = logging.getLogger(__name__)
 _OUTBOX = queries("outbox")
 _EXECUTION = queries("execution")
 LOAD_EVENTS_MAX = 5000  # events of one `load` answer, shared by its executions
+REFERENCES_BYTES_MAX = references.LOOP_RESULT_BYTES_MAX  # of one answer
+COMMIT_BODY_BYTES_MAX = 72 << 20  # a loop's collection and its commands, see COMMIT_BYTES_MAX of the orchestrator
 JITTER_SHARE = 0.2  # of the publish back-off, so that failed rows do not return together
 
 
@@ -132,7 +139,35 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 @routes.add(
-    "GET", "/api/internal/playbooks/{catalog_id}", "A catalog entry's text", role=Access.INTERNAL, errors=(404,)
+    "POST",
+    "/api/internal/references/resolve",
+    "Data behind references",
+    body=ReferencesBody,
+    errors=(413,),
+    role=Access.INTERNAL,
+)
+async def resolve_references(call: Call) -> web.StreamResponse:
+    """Answer the data by locator; those that exist no more are listed."""
+    found: dict[str, Any] = {}
+    missing: list[str] = []
+    size = 0
+    for locator in call.body.locators:
+        try:
+            text = await references.resolve(call.context, locator)
+        except references.TooLargeError as error:
+            raise HttpError(413, str(error)) from error
+        if text is None:
+            missing.append(locator)
+            continue
+        size += len(text)
+        if size > REFERENCES_BYTES_MAX:
+            raise HttpError(413, f"the data has more than {REFERENCES_BYTES_MAX} bytes; ask for less at once")
+        found[locator] = orjson.Fragment(text)
+    return reply({"data": found, "missing": missing})
+
+
+@routes.add(
+    "GET", "/api/internal/playbooks/{catalog_id}", "A catalog entry's text", errors=(404,), role=Access.INTERNAL
 )
 async def playbook(call: Call) -> web.StreamResponse:
     """Answer the document that an execution was started from."""
@@ -147,34 +182,52 @@ async def playbook(call: Call) -> web.StreamResponse:
     "POST",
     "/api/internal/executions/commit",
     "Commit decisions by compare-and-set",
-    role=Access.INTERNAL,
     body=CommitBody,
+    errors=(413,),
+    role=Access.INTERNAL,
+    body_bytes_max=COMMIT_BODY_BYTES_MAX,
 )
 async def commit(call: Call) -> web.StreamResponse:
     """Commit each decision on its own; the answer keeps their order."""
     body: CommitBody = call.body
-    results: list[CommitResult] = await call.context.writer.submit_all(
-        [_operation(item, index) for index, item in enumerate(body.decisions)], failed=_failed
-    )
+    effects = [_effects(item, index) for index, item in enumerate(body.decisions)]
+    calling = [item.execution_id for item, wanted in zip(body.decisions, effects, strict=True) if _has_child(wanted)]
+    depths = await depths_of(call.context, calling)
+    operations = [
+        await _operation(call.context, item, wanted, depth=depths.get(item.execution_id, 0))
+        for item, wanted in zip(body.decisions, effects, strict=True)
+    ]
+    results: list[CommitResult] = await call.context.writer.submit_all(operations, failed=_failed)
     for result in results:
         DECISIONS.labels(outcome=result.outcome).inc()
     _count_ends(body.decisions, results)
     return reply({"results": [asdict(result) for result in results]})
 
 
-def _operation(item: DecisionItem, index: int) -> CommitDecision:
+def _effects(item: DecisionItem, index: int) -> tuple[Effect, ...]:
     effects = []
     for position, effect in enumerate(item.effects):
         try:
             effects.append(effect_from_json(effect))
         except ValueError as error:
             raise unprocessable(["body", "decisions", index, "effects", position], str(error)) from error
+    return tuple(effects)
+
+
+def _has_child(effects: tuple[Effect, ...]) -> bool:
+    return any(isinstance(effect, IssueCommand) and effect.child is not None for effect in effects)
+
+
+async def _operation(
+    context: ApiContext, item: DecisionItem, effects: tuple[Effect, ...], *, depth: int
+) -> CommitDecision:
     return CommitDecision(
         item.execution_id,
         expected_decided_version=item.expected_decided_version,
         decided_version=item.decided_version,
-        effects=tuple(effects),
+        effects=effects,
         state=item.state,
+        children=await prepare(context, effects, depth=depth),
     )
 
 

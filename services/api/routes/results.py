@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, Field
 
+from services.api import references
 from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, dumps, not_found, reply
 from services.api.inputs import Answer, Key, ShortText, path_text
@@ -140,20 +141,25 @@ async def put_result(call: Call) -> web.StreamResponse:
 
 
 @routes.add(
-    "GET", "/api/result/resolve", "Read a result by reference", role=Access.VIEWER, query=ResolveQuery, errors=(404,)
+    "GET",
+    "/api/result/resolve",
+    "Read a result by reference",
+    role=Access.VIEWER,
+    query=ResolveQuery,
+    errors=(404, 413),
 )
 async def resolve(call: Call) -> web.StreamResponse:
     """Answer the stored JSON; text that is no reference is echoed, as in the original."""
     ref = call.query.ref
     if not ref.startswith("noetl://"):
         return reply(ref)
-    ids = store.parse_reference(ref)
-    text = None
-    if ids is not None:
-        text = await store.data_of(call.context.database, execution_id=ids[0], result_id=ids[1])
+    try:
+        text = await references.resolve(call.context, ref)
+    except references.TooLargeError as error:
+        raise HttpError(413, str(error)) from error
     if text is None:
         raise not_found(f"'TempRef not found: {ref[:512]}'")
-    return _json_text(text)
+    return web.Response(body=text, content_type="application/json")
 
 
 @routes.add(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from services.api.store.rows import CommandStatus, ExecutionRow, ExecutionStatus, NewCommand, NewEvent
+from services.api.store.children import ChildStart, start_child
+from services.api.store.rows import ENGINE_WORKER, CommandStatus, ExecutionRow, ExecutionStatus, NewCommand, NewEvent
 from services.api.store.stream_batch import Needs, StreamBatch
 from services.api.store.stream_writer import Operation
-from shared.engine import AppendEvent, CancelCommand, IssueCommand, SetTimer
+from shared.engine import ROUTING_KEY, AppendEvent, CancelCommand, IssueCommand, SetTimer
 
 Effect = AppendEvent | IssueCommand | SetTimer | CancelCommand
 Outcome = Literal["committed", "conflict", "terminal", "missing", "rejected"]
@@ -60,7 +61,27 @@ def new_event(effect: AppendEvent) -> NewEvent:
     )
 
 
-def apply_effect(batch: StreamBatch, execution: ExecutionRow, effect: Effect) -> None:
+Children = Mapping[int, ChildStart]
+"""What to start for the commands of a decision that ask for a sub-playbook, by command id."""
+
+
+def apply_effects(
+    batch: StreamBatch, execution: ExecutionRow, effects: Sequence[Effect], children: Children, *, decided_up_to: int
+) -> None:
+    """Add the effects of a decision about the events up to `decided_up_to`, and move the mark of what has been decided.
+
+    The mark passes the decision's own events unless something came in between, or one of them (the end of a command that
+    the engine carries out) asks for the next decision.
+    """
+    alone = execution.stream_version == decided_up_to
+    for effect in effects:
+        apply_effect(batch, execution, effect, children)
+    settled = alone and execution.actionable_version <= decided_up_to
+    execution.decided_version = execution.stream_version if settled else decided_up_to
+    execution.dirty = True
+
+
+def apply_effect(batch: StreamBatch, execution: ExecutionRow, effect: Effect, children: Children) -> None:
     """Add one effect of a decision to the batch."""
     match effect:
         case AppendEvent():
@@ -69,21 +90,7 @@ def apply_effect(batch: StreamBatch, execution: ExecutionRow, effect: Effect) ->
             if status is not None:
                 execution.end(status, error=terminal_error(effect))
         case IssueCommand():
-            batch.issue(
-                execution,
-                NewCommand(
-                    command_id=effect.command_id,
-                    step_name=effect.step_name,
-                    tool_kind=effect.tool_kind,
-                    context=effect.context,
-                    meta=effect.meta,
-                    attempt=effect.attempt,
-                    parent_event_id=effect.parent_event_id,
-                    loop_event_id=effect.loop_event_id,
-                    iter_index=effect.iter_index,
-                    pool=effect.pool,
-                ),
-            )
+            _issue(batch, execution, effect, children.get(effect.command_id))
         case SetTimer():
             batch.set_timer(
                 execution,
@@ -97,10 +104,37 @@ def apply_effect(batch: StreamBatch, execution: ExecutionRow, effect: Effect) ->
             _cancel_command(batch, execution, effect)
 
 
+def _issue(batch: StreamBatch, execution: ExecutionRow, effect: IssueCommand, child: ChildStart | None) -> None:
+    meta = effect.meta
+    if effect.child is not None:
+        own = {**meta.get(ROUTING_KEY, {}), "child": {"ignore_failure": effect.child.get("ignore_failure") is True}}
+        meta = {**meta, ROUTING_KEY: own}
+    event_id = batch.issue(
+        execution,
+        NewCommand(
+            command_id=effect.command_id,
+            step_name=effect.step_name,
+            tool_kind=effect.tool_kind,
+            context=effect.context,
+            meta=meta,
+            attempt=effect.attempt,
+            parent_event_id=effect.parent_event_id,
+            loop_event_id=effect.loop_event_id,
+            iter_index=effect.iter_index,
+            pool=effect.pool,
+            by_engine=child is not None,
+        ),
+    )
+    if event_id and child is not None:
+        start_child(batch, execution, child, command_id=effect.command_id, step=effect.step_name, event_id=event_id)
+
+
 def _cancel_command(batch: StreamBatch, execution: ExecutionRow, effect: CancelCommand) -> None:
     row = batch.commands.get((execution.execution_id, effect.command_id))
     if row is not None and not row.is_terminal:
         row.close(CommandStatus.CANCELLED, batch.now, result=None, error=effect.reason)
+        if row.worker_id == ENGINE_WORKER:
+            batch.orphaned.add(execution.execution_id)
 
 
 class CommitDecision(Operation[CommitResult]):
@@ -114,12 +148,14 @@ class CommitDecision(Operation[CommitResult]):
         decided_version: int,
         effects: tuple[Effect, ...],
         state: Mapping[str, Any] | None,
+        children: Children | None = None,
     ) -> None:
         self.execution_id = execution_id
         self._expected = expected_decided_version
         self._decided = decided_version
         self._effects = effects
         self._state = state
+        self._children = children or {}
 
     def needs(self) -> Needs:
         """Load the commands that the decision names, so that an issued one is not issued again."""
@@ -138,14 +174,9 @@ class CommitDecision(Operation[CommitResult]):
             return self._result(
                 execution, "rejected", "decided_version is outside expected_decided_version..stream_version"
             )
-        alone = execution.stream_version == self._decided
-        for effect in self._effects:
-            apply_effect(batch, execution, effect)
-        # Events that came in between are not decided yet, so the mark must not pass them.
-        execution.decided_version = execution.stream_version if alone else self._decided
+        apply_effects(batch, execution, self._effects, self._children, decided_up_to=self._decided)
         if self._state is not None:
             execution.state = self._state
-        execution.dirty = True
         return self._result(execution, "committed")
 
     def _result(self, execution: ExecutionRow, outcome: Outcome, error: str | None = None) -> CommitResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.api.http import not_found
-from services.api.store.commit import Effect, apply_effect
+from services.api.store.commit import Children, Effect, apply_effects
 from services.api.store.rows import ExecutionRow, ExecutionStatus, NewEvent
 from services.api.store.stream_batch import StreamBatch
 from services.api.store.stream_writer import Operation
@@ -25,6 +25,8 @@ class StartExecution(Operation[int]):
         events: Sequence[NewEvent],
         effects: Sequence[Effect],
         state: Mapping[str, Any],
+        depth: int = 0,
+        children: Children | None = None,
     ) -> None:
         self.execution_id = execution_id
         self._catalog_id = catalog_id
@@ -32,6 +34,8 @@ class StartExecution(Operation[int]):
         self._events = events
         self._effects = effects
         self._state = state
+        self._depth = depth
+        self._children = children or {}
 
     def apply(self, batch: StreamBatch) -> int:
         """Append everything; the id is fresh, so there is nothing to refuse."""
@@ -41,14 +45,14 @@ class StartExecution(Operation[int]):
             parent_execution_id=self._parent,
             status=ExecutionStatus.RUNNING,
             state=self._state,
+            depth=self._depth,
             is_new=True,
         )
         batch.executions[self.execution_id] = execution
         for event in self._events:
             batch.append(execution, event)
         before = len(batch.new_commands)
-        for effect in self._effects:
-            apply_effect(batch, execution, effect)
+        apply_effects(batch, execution, self._effects, self._children, decided_up_to=execution.stream_version)
         return len(batch.new_commands) - before
 
 

@@ -32,6 +32,7 @@ class CommandStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+ENGINE_WORKER = "playhead-engine"  # claimant of commands that the engine itself carries out: sub-playbooks
 COMMAND_TERMINAL = frozenset({CommandStatus.COMPLETED, CommandStatus.FAILED, CommandStatus.CANCELLED})
 EXECUTION_TERMINAL = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
 
@@ -51,6 +52,8 @@ class ExecutionRow:
     ended: bool = False
     error: str | None = None
     state: Mapping[str, Any] | None = None
+    parent_command_id: int | None = None
+    depth: int = 0
     is_new: bool = False
     dirty: bool = False
 
@@ -142,6 +145,7 @@ class NewCommand:
     loop_event_id: str | None = None
     iter_index: int | None = None
     pool: str | None = None
+    by_engine: bool = False  # no worker is told: the engine carries it out
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from services.api.store.database import encode_json
 from services.api.store.queries import queries
-from services.api.store.rows import Columns, CommandRow, CommandStatus, ExecutionRow, NewCommand, NewEvent
+from services.api.store.rows import (
+    ENGINE_WORKER,
+    Columns,
+    CommandRow,
+    CommandStatus,
+    ExecutionRow,
+    NewCommand,
+    NewEvent,
+)
 from shared.engine.limits import ENVELOPE_BYTES_MAX
 from shared.wire.notification import CommandNotification
 from shared.wire.subjects import command_subject, event_subject
@@ -71,9 +79,11 @@ class StreamBatch:
     known_events: set[tuple[int, int]] = field(default_factory=set)
     events: Columns = field(default_factory=lambda: Columns(width=17))
     outbox: Columns = field(default_factory=lambda: Columns(width=5))
-    new_commands: Columns = field(default_factory=lambda: Columns(width=13))
+    new_commands: Columns = field(default_factory=lambda: Columns(width=14))
     timers: Columns = field(default_factory=lambda: Columns(width=6))
     touched: set[int] = field(default_factory=set)
+    orphaned: set[int] = field(default_factory=set)  # executions that closed a command which waits for a child
+    next_timer: datetime | None = None  # the earliest timer of this batch
 
     def append(self, execution: ExecutionRow, event: NewEvent, *, actionable: bool = False) -> int:
         """Append `event` to the stream of `execution` and return its id.
@@ -148,8 +158,10 @@ class StreamBatch:
             command.loop_event_id,
             command.iter_index,
             command.pool,
+            ENGINE_WORKER if command.by_engine else None,
         )
-        self._notify(execution, command, event_id)
+        if not command.by_engine:
+            self._notify(execution, command, event_id)
         return event_id
 
     def set_timer(
@@ -164,6 +176,8 @@ class StreamBatch:
     ) -> None:
         """Store a durable timer; the reconciler fires it once after `due_at`."""
         self.timers.add(execution.execution_id, timer_id, due_at, purpose, step, command)
+        if self.next_timer is None or due_at < self.next_timer:
+            self.next_timer = due_at
 
     def _notify(self, execution: ExecutionRow, command: NewCommand, event_id: int) -> None:
         notification = CommandNotification(
@@ -267,7 +281,7 @@ class StreamBatch:
 
     def _execution_rows(self) -> tuple[Columns, Columns]:
         """Return the rows of new executions and of changed ones."""
-        inserts, updates = Columns(width=9), Columns(width=9)
+        inserts, updates = Columns(width=13), Columns(width=9)
         for row in self.executions.values():
             state = _json(row.state)
             if row.is_new:
@@ -281,6 +295,10 @@ class StreamBatch:
                     state,
                     row.is_terminal,
                     row.error,
+                    row.actionable_version,
+                    row.decided_version,
+                    row.parent_command_id,
+                    row.depth,
                 )
             elif row.dirty:
                 updates.add(

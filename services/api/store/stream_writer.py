@@ -23,6 +23,7 @@ import asyncpg
 
 from services.api.http import HttpError, overloaded
 from services.api.metrics import COMMIT_SECONDS, EVENTS_APPENDED, WRITE_BATCH_SIZE, WRITE_REFUSED
+from services.api.store.rows import ExecutionRow
 from services.api.store.stream_batch import Needs, StreamBatch, WireOptions
 from shared.wire.shard import shard_for
 
@@ -33,6 +34,24 @@ log = logging.getLogger(__name__)
 
 SUBMIT_TIMEOUT_SECONDS = 30.0  # a write not committed by then is answered 503; a retry is idempotent
 CONFLICT_RETRIES = 3  # deadlocks and serialization failures of one batch, before its operations are tried alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """What one transaction has changed, for those who act after the commit; the reconciler finds what they miss.
+
+    Args (fields):
+        executions: those whose log has grown.
+        ended: those that have ended.
+        orphaned: those that gave up a command which waits for a child.
+        next_timer: the earliest timer that was set.
+    """
+
+    executions: frozenset[int] = frozenset()
+    ended: tuple[ExecutionRow, ...] = ()
+    orphaned: frozenset[int] = frozenset()
+    next_timer: datetime | None = None
+
 
 T = TypeVar("T")
 OperationT = TypeVar("OperationT", bound="Operation[Any]")
@@ -96,9 +115,9 @@ class StreamWriter:
         batch_max: int,
         wire: WireOptions,
         next_id: Callable[[], int],
-        on_commit: Callable[[set[int]], None],
+        on_commit: Callable[[Committed], None],
     ) -> None:
-        """Write to `database` on `lanes` concurrent transactions; `on_commit` gets the executions that changed."""
+        """Write to `database` on `lanes` concurrent transactions; `on_commit` is told what changed."""
         self._database = database
         self._lanes = [_Lane(asyncio.Queue(maxsize=max(1, queue_max // lanes))) for _ in range(lanes)]
         self._batch_max = batch_max
@@ -205,16 +224,16 @@ class StreamWriter:
         for attempt in range(CONFLICT_RETRIES):
             try:
                 with COMMIT_SECONDS.time():
-                    touched = await self._transact(batch)
+                    committed = await self._transact(batch)
             except _TRANSIENT:
                 if attempt == CONFLICT_RETRIES - 1:
                     raise
                 continue
-            self._on_commit(touched)
+            self._on_commit(committed)
             self._answer(batch)
             return
 
-    async def _transact(self, batch: Sequence[_Pending]) -> set[int]:
+    async def _transact(self, batch: Sequence[_Pending]) -> Committed:
         work = StreamBatch(wire=self._wire, next_id=self._next_id, now=datetime.now(UTC))
         async with self._database.transaction() as connection:
             await work.load(connection, [(p.operation.execution_id, p.operation.needs()) for p in batch])
@@ -227,7 +246,12 @@ class StreamWriter:
             await work.write(connection)
         WRITE_BATCH_SIZE.observe(len(batch))
         EVENTS_APPENDED.inc(len(work.events))
-        return work.touched
+        return Committed(
+            executions=frozenset(work.touched),
+            ended=tuple(row for row in work.executions.values() if row.ended),
+            orphaned=frozenset(work.orphaned),
+            next_timer=work.next_timer,
+        )
 
     @staticmethod
     def _answer(batch: Sequence[_Pending]) -> None:

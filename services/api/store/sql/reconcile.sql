@@ -54,6 +54,10 @@ WITH due AS (
 SELECT t.execution_id, t.timer_id, t.purpose, t.step_name, t.command_id
   FROM noetl.timer t JOIN due ON due.execution_id = t.execution_id AND due.timer_id = t.timer_id;
 
+-- name: next_timer
+-- When the next timer is due, NULL when there is none.
+SELECT min(due_at) FROM noetl.timer WHERE fired_at IS NULL;
+
 -- name: mark_timers_fired
 -- After their events are committed; a crash between the two repeats the event, which the fold ignores.
 -- $1 execution ids bigint[], $2 timer ids bigint[]

@@ -3,7 +3,7 @@
 -- commands holds this lock.
 -- $1 execution ids bigint[]
 SELECT execution_id, catalog_id, parent_execution_id, status, stream_version, actionable_version, decided_version,
-       last_event_id, now() AS now
+       last_event_id, parent_command_id, depth, now() AS now
   FROM noetl.execution
  WHERE execution_id = ANY ($1::bigint[])
  ORDER BY execution_id
@@ -48,27 +48,33 @@ SELECT e.execution_id, e.event_id
 
 -- name: insert_executions
 -- $1 execution ids bigint[], $2 catalog ids bigint[], $3 parent execution ids bigint[], $4 status text[],
--- $5 stream_version bigint[], $6 last_event_id bigint[], $7 state text[] (JSON), $8 terminal bool[], $9 error text[]
+-- $5 stream_version bigint[], $6 last_event_id bigint[], $7 state text[] (JSON), $8 terminal bool[], $9 error text[],
+-- $10 actionable_version bigint[], $11 decided_version bigint[], $12 parent_command_id bigint[], $13 depth int[]
 INSERT INTO noetl.execution (execution_id, catalog_id, parent_execution_id, status, start_time, end_time, last_event_id,
-                             state, error, stream_version, actionable_version, decided_version)
+                             state, error, stream_version, actionable_version, decided_version, parent_command_id, depth)
 SELECT u.execution_id, u.catalog_id, u.parent_execution_id, u.status, now(), CASE WHEN u.terminal THEN now() END,
-       u.last_event_id, u.state::jsonb, u.error, u.stream_version, 0, u.stream_version
+       u.last_event_id, u.state::jsonb, u.error, u.stream_version, u.actionable_version, u.decided_version,
+       u.parent_command_id, u.depth
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bool[],
-              $9::text[])
-    AS u (execution_id, catalog_id, parent_execution_id, status, stream_version, last_event_id, state, terminal, error);
+              $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::int[])
+    AS u (execution_id, catalog_id, parent_execution_id, status, stream_version, last_event_id, state, terminal, error,
+          actionable_version, decided_version, parent_command_id, depth);
 
 -- name: insert_commands
 -- $1 execution_id bigint[] $2 command_id bigint[] $3 event_id bigint[] $4 catalog_id bigint[] $5 parent_execution_id bigint[]
 -- $6 step_name text[] $7 tool_kind text[] $8 attempt int[] $9 context text[] $10 meta text[] (JSON) $11 loop_event_id text[]
--- $12 iter_index int[] $13 pool text[]
+-- $12 iter_index int[] $13 pool text[] $14 claimant text[] (NULL: a worker will claim it)
 INSERT INTO noetl.command (execution_id, command_id, event_id, catalog_id, parent_execution_id, step_name, tool_kind, status,
-                           attempt, context, meta, loop_event_id, iter_index, latest_event_id, pool, notified_at)
-SELECT u.execution_id, u.command_id, u.event_id, u.catalog_id, u.parent_execution_id, u.step_name, u.tool_kind, 'PENDING',
-       u.attempt, u.context::jsonb, u.meta::jsonb, u.loop_event_id, u.iter_index, u.event_id, u.pool, now()
+                           attempt, context, meta, loop_event_id, iter_index, latest_event_id, pool, notified_at, worker_id,
+                           claimed_at, started_at)
+SELECT u.execution_id, u.command_id, u.event_id, u.catalog_id, u.parent_execution_id, u.step_name, u.tool_kind,
+       CASE WHEN u.claimant IS NULL THEN 'PENDING' ELSE 'RUNNING' END, u.attempt, u.context::jsonb, u.meta::jsonb,
+       u.loop_event_id, u.iter_index, u.event_id, u.pool, now(), u.claimant, CASE WHEN u.claimant IS NOT NULL THEN now() END,
+       CASE WHEN u.claimant IS NOT NULL THEN now() END
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::int[],
-              $9::text[], $10::text[], $11::text[], $12::int[], $13::text[])
+              $9::text[], $10::text[], $11::text[], $12::int[], $13::text[], $14::text[])
     AS u (execution_id, command_id, event_id, catalog_id, parent_execution_id, step_name, tool_kind, attempt, context, meta,
-          loop_event_id, iter_index, pool);
+          loop_event_id, iter_index, pool, claimant);
 
 -- name: update_commands
 -- Write back what a batch changed. Notification columns belong to the reconciler and are not touched here.

@@ -50,25 +50,31 @@ async def resolve(context: ApiContext, locator: str) -> bytes | None:
 
 
 async def _loop(context: ApiContext, execution_id: int, loop_id: str) -> bytes | None:
-    """Return `{results, stats}` of a loop that is over, items by index, None for one that never ran."""
-    done = await context.database.fetchrow(_SQL["loop_done"], execution_id, loop_id)
-    if done is None:
+    """Return `{results, stats}` of a loop, items by index as far as they have ended; None for one that never ran.
+
+    Its end need not be in the log yet: the decision that ends a loop may already reach for its results.
+    """
+    size = await context.database.fetchval(_SQL["loop_size"], execution_id, loop_id)
+    if size is None:
         return None
     items: dict[int, bytes] = {}
-    size, last = 0, -1
-    for _ in range(1 + done["iterations"] // LOOP_PAGE):
+    length, failed, last = 0, 0, -1
+    for _ in range(1 + size // LOOP_PAGE):
         rows = await context.database.fetch(_SQL["loop_items"], execution_id, loop_id, last, LOOP_PAGE)
         for row in rows:
             last = row["iter_index"]
-            text = orjson.dumps(item_response(_event(row)), default=str)
-            size += len(text)
-            items[last] = text
-        if size > LOOP_RESULT_BYTES_MAX:
+            if row["event_type"] is None:
+                continue
+            failed += row["event_type"] == "call.error"
+            items[last] = orjson.dumps(item_response(_event(row)), default=str)
+            length += len(items[last])
+        if length > LOOP_RESULT_BYTES_MAX:
             raise TooLargeError(f"the results of {loop_id} have more than {LOOP_RESULT_BYTES_MAX} bytes")
         if len(rows) < LOOP_PAGE:
             break
-    found = [orjson.Fragment(items[index]) if index in items else None for index in range(done["iterations"])]
-    return orjson.dumps(loop_result(found, done["stats"] or {}))
+    found = [orjson.Fragment(items[index]) if index in items else None for index in range(last + 1)]
+    stats = {"total": len(items), "success": len(items) - failed, "failed": failed}
+    return orjson.dumps(loop_result(found, stats))
 
 
 def _event(row: Any) -> Event:

@@ -17,7 +17,18 @@ from services.api.http import HttpError
 from services.api.metrics import EXECUTIONS_STARTED
 from services.api.store.lifecycle import StartExecution
 from services.api.store.rows import NewEvent
-from shared.engine import Event, Options, TemplateError, decide, evolve, initial_state, status_document
+from shared.engine import (
+    AppendEvent,
+    Decision,
+    Event,
+    IssueCommand,
+    Options,
+    TemplateError,
+    decide,
+    evolve,
+    initial_state,
+    status_document,
+)
 from shared.engine.limits import CHILD_DEPTH_MAX
 
 if TYPE_CHECKING:
@@ -55,6 +66,9 @@ async def start_execution(
         decision = decide(state, entry.playbook, now=now, options=options)
     except TemplateError as error:
         raise HttpError(422, f"Invalid command context for the first step: {error}") from error
+    problem = _stillborn(decision)
+    if problem is not None:
+        raise HttpError(422, f"Invalid command context for step '{entry.playbook.entry}': {problem}")
     operation = StartExecution(
         execution_id,
         catalog_id=entry.catalog_id,
@@ -69,6 +83,16 @@ async def start_execution(
     EXECUTIONS_STARTED.inc()
     log.info("execution started", extra={"execution_id": execution_id, "path": entry.path, "version": entry.version})
     return Started(execution_id=execution_id, commands_generated=commands)
+
+
+def _stillborn(decision: Decision) -> str | None:
+    """Return why an execution would fail without having done anything, None when it would not."""
+    for effect in decision.effects:
+        if isinstance(effect, IssueCommand):
+            return None
+        if isinstance(effect, AppendEvent) and effect.event_type == "playbook.failed":
+            return effect.error or "it fails at once"
+    return None
 
 
 async def _depth(context: ApiContext, parent_execution_id: int | None) -> int:

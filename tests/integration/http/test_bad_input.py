@@ -131,7 +131,7 @@ async def test_what_does_not_exist_is_404(guarded: RunningApi) -> None:
         (FAILING.replace("kind: python", "kind: pithon"), "workflow.0.tool.kind"),
         (FAILING.replace("kind: python", "kind: pithon"), "line 7"),
         (FAILING + "    next: {arcs: [{step: nowhere}]}\n", "nowhere"),
-        (FAILING.replace("v2", "v1"), "apiVersion"),
+        (FAILING.replace("v2", "v3"), "apiVersion"),
         ("kind: Playbook\n" + "a: &a [x]\nb: [" + ", ".join(["*a"] * 3) + "]\n", "apiVersion"),
         ("x: " + "[" * 100_000, "deep"),
         ('x: "a\\0b"\n', "NUL"),

@@ -48,6 +48,11 @@ HOT = {
     ("reconcile", "undecided"): {"playhead_execution_undecided"},
     ("reconcile", "renotify"): {"playhead_command_open"},
     ("reconcile", "due_timers"): {"playhead_timer_due"},
+    ("reconcile", "next_timer"): {"playhead_timer_due"},
+    ("child", "ended_children"): {"playhead_command_child", "playhead_execution_parent_command"},
+    ("child", "orphans"): {"playhead_execution_child_open", "command_pkey"},
+    ("child", "orphans_of"): {"playhead_execution_child_open", "command_pkey"},
+    ("reference", "loop_items"): {"playhead_command_loop"},
     ("result_store", "data_by_id"): {"result_store_pkey"},
     ("result_store", "newest_of_step"): {"result_store_eid_name"},
 }

@@ -14,7 +14,7 @@ CREATE INDEX IF NOT EXISTS playhead_command_child
 
 -- For the reconciler's search of children nobody waits for.
 CREATE INDEX IF NOT EXISTS playhead_execution_child_open
-    ON noetl.execution (execution_id) WHERE parent_command_id IS NOT NULL AND status = 'RUNNING';
+    ON noetl.execution (parent_execution_id) WHERE parent_command_id IS NOT NULL AND status = 'RUNNING';
 
 -- The items of one loop, by index, for results that are read back from the log.
 CREATE INDEX IF NOT EXISTS playhead_command_loop

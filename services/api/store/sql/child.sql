@@ -31,7 +31,7 @@ SELECT e.execution_id
   FROM noetl.execution e
   JOIN noetl.command c ON c.execution_id = e.parent_execution_id AND c.command_id = e.parent_command_id
  WHERE e.parent_command_id IS NOT NULL AND e.status = 'RUNNING' AND c.status IN ('COMPLETED', 'FAILED', 'CANCELLED')
- ORDER BY e.execution_id
+ ORDER BY e.parent_execution_id
  LIMIT $1;
 
 -- name: orphans_of

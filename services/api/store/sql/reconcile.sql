@@ -56,7 +56,7 @@ SELECT t.execution_id, t.timer_id, t.purpose, t.step_name, t.command_id
 
 -- name: next_timer
 -- When the next timer is due, NULL when there is none.
-SELECT min(due_at) FROM noetl.timer WHERE fired_at IS NULL;
+SELECT due_at FROM noetl.timer WHERE fired_at IS NULL ORDER BY due_at LIMIT 1;
 
 -- name: mark_timers_fired
 -- After their events are committed; a crash between the two repeats the event, which the fold ignores.

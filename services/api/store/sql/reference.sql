@@ -6,11 +6,11 @@ SELECT (context -> 'result' -> 'workload' -> $2::text)::text
  ORDER BY event_id
  LIMIT 1;
 
--- name: loop_done
--- The end of a loop. $1 execution id bigint, $2 loop id text
-SELECT (context ->> 'iterations')::int AS iterations, context -> 'result' -> 'stats' AS stats
+-- name: loop_size
+-- Number of items of a loop. $1 execution id bigint, $2 loop id text
+SELECT (context ->> 'size')::int AS size
   FROM noetl.event
- WHERE execution_id = $1 AND event_type = 'loop.done' AND context ->> 'loop_event_id' = $2
+ WHERE execution_id = $1 AND event_type = 'loop.started' AND context ->> 'loop_event_id' = $2
  ORDER BY event_id DESC
  LIMIT 1;
 

@@ -17,10 +17,15 @@ TEMPLATE_CHARS_MAX = 65_536  # source of one template
 TEMPLATE_OUTPUT_CHARS_MAX = 1_048_576  # text that one template makes
 TEMPLATE_RANGE_MAX = 100_000  # items that all range() calls of one rendering make
 TEMPLATE_POWER_MAX = 1024  # exponent of `**`
+TEMPLATE_INTEGER_BITS_MAX = 65_536  # of an integer that arithmetic makes
+TEMPLATE_VALUES_MAX = 3_000_000  # members of lists and mappings that one rendering makes into text or a result
+TEMPLATE_MISSES_MAX = 20  # undefined names that one decision tells
 TEMPLATE_CACHE_MAX = 4096  # compiled templates kept per process
 VALUE_DEPTH_MAX = 64  # nesting of a rendered value
 
-TEMPLATE_LOOP_STEPS_MAX = 1_000_000  # rounds of all `for` loops and macro calls of one rendering: a second or so
+TEMPLATE_LOOP_STEPS_MAX = (
+    2_000_000  # rounds of loops, calls, items that filters walk over in one rendering: a second or so
+)
 REFERENCES_PER_DECISION_MAX = 64  # large results that one decision may load
 
 LOOP_ITEMS_MAX = 1_000_000  # items of one loop; ten times what the language promises

@@ -23,8 +23,8 @@ class NeedsDataError(Exception):
         self.locator = locator
 
 
-class LostDataError(LookupError):
-    """A reference whose data is gone: deleted or expired."""
+class LostDataError(Exception):
+    """A reference whose data is gone: deleted or expired. No `LookupError`: templates would take it for undefined."""
 
 
 class _Lost:

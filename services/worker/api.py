@@ -86,7 +86,9 @@ class WorkerApi:
         self.worker_id = worker_id
         self._started_at = datetime.now(UTC).isoformat()
 
-    async def _once(self, method: str, path: str, body: bytes | None, *, seconds: float, key: str | None = None) -> Any:
+    async def _once(
+        self, method: str, path: str, body: bytes | None, *, seconds: float, key: str | None = None, parse: bool = True
+    ) -> Any:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if key is not None:
             headers["Idempotency-Key"] = key
@@ -101,6 +103,8 @@ class WorkerApi:
             raise _BusyError(f"{path}: {type(error).__name__}") from error
         if response.status >= 500 or response.status in _RETRYABLE_STATUS:
             raise _BusyError(f"{path} answered {response.status}", _retry_after(response.headers.get("Retry-After")))
+        if not parse and response.status < 300:
+            return raw
         try:
             answer = orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -196,6 +200,21 @@ class WorkerApi:
             return await _persistently(
                 lambda: self._once(method, path, encoded, seconds=seconds), stop_after_attempt(attempts)
             )
+
+    async def stored_result(self, locator: str) -> tuple[Any, int] | None:
+        """Return the data of a reference and its size (bytes), None when it is gone."""
+        path = f"/api/result/resolve?ref={quote(locator, safe='')}"
+        with span("worker stored result"):
+            try:
+                raw = await _persistently(
+                    lambda: self._once("GET", path, None, seconds=EVENT_REQUEST_SECONDS, parse=False),
+                    stop_after_attempt(CLAIM_ATTEMPTS_MAX),
+                )
+            except ApiRefusedError as error:
+                if error.status == 404:
+                    return None
+                raise
+        return orjson.loads(raw), len(raw)
 
     async def keychain(self, catalog_id: int | None, name: str, execution_id: int) -> Json | None:
         """Return the fields of a keychain entry, the global one before the execution's own; None when there is none."""

@@ -17,6 +17,7 @@ from services.worker.limits import (
 )
 from services.worker.metrics import INFLIGHT
 from services.worker.runner import CommandRunner, Delivery
+from services.worker.slots import Slots
 from services.worker.tools.box import open_toolbox
 from shared.messaging.consumer import PullConsumer
 from shared.messaging.topology import ConsumerSpec, commands_stream, connected
@@ -67,12 +68,11 @@ class Registration:
 class Worker:
     """The fetch loop and the tasks of its commands."""
 
-    def __init__(self, consumer: PullConsumer, runner: CommandRunner, *, slots: int) -> None:
+    def __init__(self, consumer: PullConsumer, runner: CommandRunner, slots: Slots) -> None:
         self._consumer = consumer
         self._runner = runner
         self._slots = slots
         self._active: set[asyncio.Task[None]] = set()
-        self._freed = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, drain_seconds: float) -> None:
         """Work until `stop`, then finish what runs for up to `drain_seconds` and cancel the rest."""
@@ -88,12 +88,9 @@ class Worker:
 
     async def _fetch(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            free = self._slots - len(self._active)
-            if free == 0:
-                self._freed.clear()
-                await self._freed.wait()
-                continue
+            free = await self._slots.wait_free()
             for message in await self._consumer.fetch(free, FETCH_SECONDS):
+                self._slots.take()
                 task = group.create_task(self._handle(message))
                 self._active.add(task)
                 task.add_done_callback(self._done)
@@ -107,7 +104,7 @@ class Worker:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._active.discard(task)
-        self._freed.set()
+        self._slots.give_back()
 
 
 def _consumer_spec(settings: WorkerSettings) -> ConsumerSpec:
@@ -145,8 +142,8 @@ async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(registration.leave)
         box = await stack.enter_async_context(open_toolbox(settings, api))
         consumer = await stack.enter_async_context(PullConsumer(connection, _consumer_spec(settings)))
-        runner = CommandRunner(api, box, settings)
-        worker = Worker(consumer, runner, slots=settings.noetl_worker_max_inflight_commands)
+        slots = Slots(settings.noetl_worker_max_inflight_commands)
+        worker = Worker(consumer, CommandRunner(api, box, settings, slots), slots)
         async with asyncio.TaskGroup() as group:
             group.create_task(registration.keep(stop))
             await worker.run(stop, drain)

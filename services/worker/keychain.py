@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from services.worker.limits import KEYCHAIN_ENTRIES_MAX, RENDER_DEPTH_MAX, SECRET_REDACT_MIN_CHARS
-from services.worker.redaction import longest_first, texts
-from services.worker.templates import has_template, render
+from services.worker.limits import KEYCHAIN_ENTRIES_MAX, RENDER_DEPTH_MAX
+from services.worker.redaction import longest_first, secret_texts, texts
+from services.worker.templates import Renderer, has_templates
 from services.worker.tools.base import ToolError
+from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 
 if TYPE_CHECKING:
-    from services.worker.api import WorkerApi
     from services.worker.command import Command
+
+
+class ReadsKeychain(Protocol):
+    """Where entries come from, as `services.worker.api.WorkerApi`."""
+
+    async def keychain(self, catalog_id: int | None, name: str, execution_id: int) -> dict[str, Any] | None:
+        """Return the fields of an entry, None when there is none."""
+
 
 _NAME = re.compile(r"""\bkeychain(?:\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*['"]([^'"\]]{1,256})['"]\s*\])""")
 _REFERENCE = "$noetl_ref"
@@ -44,63 +52,89 @@ def named_entries(config: object) -> list[str]:
     return sorted(names | {name for name in _references(config) if name})
 
 
-def _resolved(value: Any, entries: Mapping[str, Any], depth: int = 0) -> Any:
-    """Replace `{"$noetl_ref": {"kind": "keychain", "name", "field"}}` by the field."""
-    if depth >= RENDER_DEPTH_MAX:
-        return value
-    if isinstance(value, Mapping):
+class Keychain:
+    """The entries that one command has read, and their secrets."""
+
+    def __init__(self, api: ReadsKeychain, command: Command) -> None:
+        self._api = api
+        self._command = command
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        self.secrets: list[str] = []
+
+    async def entries(self, wanted: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return all entries read so far, `wanted` among them.
+
+        Raises:
+            ToolError: one does not exist, there are too many, or the API does not answer.
+        """
+        for name in wanted:
+            if name in self._entries:
+                continue
+            if len(self._entries) >= KEYCHAIN_ENTRIES_MAX:
+                text = f"at most {KEYCHAIN_ENTRIES_MAX} keychain entries per command"
+                raise ToolError("worker", "KEYCHAIN", text)
+            self._entries[name] = await self._read(name)
+        self.secrets = longest_first({text for entry in self._entries.values() for text in secret_texts(entry)})
+        return self._entries
+
+    async def _read(self, name: str) -> Mapping[str, Any]:
+        command = self._command
+        try:
+            entry = await self._api.keychain(command.catalog_id, name, command.execution_id)
+        except (ApiUnavailableError, ApiRefusedError) as error:
+            text = f"the keychain cannot be read: {error}"
+            raise ToolError("worker", "KEYCHAIN", text, retryable=True) from error
+        if entry is None:
+            raise ToolError("worker", "KEYCHAIN", f"keychain entry '{name}' does not exist or has expired")
+        return entry
+
+    def stands_for(self, value: Mapping[str, Any]) -> Any:
+        """Return the field that `{"$noetl_ref": {"kind": "keychain", "name", "field"}}` means, `NotImplemented` for others."""
         reference = value.get(_REFERENCE)
-        if isinstance(reference, Mapping) and reference.get("kind") == "keychain":
-            entry = entries.get(str(reference.get("name", "")), {})
-            return entry.get(str(reference.get("field", "")), "")
-        return {key: _resolved(member, entries, depth + 1) for key, member in value.items()}
-    if isinstance(value, list):
-        return [_resolved(member, entries, depth + 1) for member in value]
+        if not isinstance(reference, Mapping) or reference.get("kind") != "keychain":
+            return NotImplemented
+        return self._entries.get(str(reference.get("name", "")), {}).get(str(reference.get("field", "")), "")
+
+
+async def render_places(
+    value: Any,
+    names: Mapping[str, Any],
+    places: list[list[str | int]] | None,
+    keychain: Keychain,
+    renderer: Renderer,
+    *,
+    lenient: bool,
+) -> Any:
+    """Return `value` with its templates evaluated, everywhere or only at `places`, keychain entries included.
+
+    Raises:
+        ToolError: a template fails, or what it names cannot be had.
+    """
+    found = _places(value, places)
+    wanted = named_entries([part for _, part in found])
+    if not wanted and not has_templates([part for _, part in found]):
+        return value
+    known = {**names, "keychain": await keychain.entries(wanted)}
+    for path, part in found:
+        replace = keychain.stands_for if wanted else None
+        value = _with(value, path, await renderer.render(part, known, lenient=lenient, replace=replace))
     return value
 
 
-async def prepared(command: Command, api: WorkerApi) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Return the command's tool configuration and input, rendered, and the secrets that went in.
-
-    Raises:
-        ToolError: it names too many entries, or one that does not exist.
-    """
-    source = {"tool_config": command.tool_config, "input": command.input}
-    places = _places(source, command.deferred)
-    wanted = named_entries([value for _, value in places])
-    if not wanted and not has_template([value for _, value in places]):
-        return command.tool_config, command.input, []
-    if len(wanted) > KEYCHAIN_ENTRIES_MAX:
-        text = f"{len(wanted)} keychain entries; at most {KEYCHAIN_ENTRIES_MAX} per command"
-        raise ToolError("worker", "KEYCHAIN", text)
-    entries: dict[str, dict[str, Any]] = {}
-    for name in wanted:
-        entry = await api.keychain(command.catalog_id, name, command.execution_id)
-        if entry is None:
-            raise ToolError("worker", "KEYCHAIN", f"keychain entry '{name}' does not exist or has expired")
-        entries[name] = entry
-    names = {**command.render_context, **command.input, "keychain": entries}
-    rendered: Any = source
-    for path, value in places:
-        rendered = _with(rendered, path, render(_resolved(value, entries), names, code=uses_keychain))
-    secrets = {text for text in texts(entries) if len(text) >= SECRET_REDACT_MIN_CHARS}
-    return rendered["tool_config"], rendered["input"], longest_first(secrets)
-
-
-def _places(source: Mapping[str, Any], deferred: list[list[str | int]] | None) -> list[tuple[list[str | int], Any]]:
-    """Return the places to render with what stands there; everything when the server does not name them."""
-    if deferred is None:
-        return [(["tool_config"], source["tool_config"]), (["input"], source["input"])]
+def _places(value: Any, places: list[list[str | int]] | None) -> list[tuple[list[str | int], Any]]:
+    """Return the places to render with what stands there; the whole when none are named."""
+    if places is None:
+        return [([], value)]
     found: list[tuple[list[str | int], Any]] = []
-    for path in deferred:
-        value: Any = source
+    for path in places:
+        part = value
         try:
             for key in path:
-                value = value[key]
+                part = part[key]
         except (KeyError, IndexError, TypeError):
             continue  # rendered away
         if path:
-            found.append((path, value))
+            found.append((path, part))
     return found
 
 

@@ -27,9 +27,26 @@ ERROR_MESSAGE_MAX_CHARS = 2000  # of an error text in an event; the API keeps as
 COMPACT_CONTEXT_MAX_BYTES = 16_384  # the scalars of an output that travel in `result.context`; larger ones are dropped
 RESPONSE_OVERHEAD_BYTES = 1 << 20  # of a child's answer beside the output itself: captured prints and the traceback
 
+# --- task sequences and cursors ---------------------------------------------------------------------------------------
+TASKS_MAX = 200  # of one sequence; as the engine's
+SELECT_MAX = 100  # members in `output.select`
+SEQUENCE_RUNS_MAX = 10_000  # runs of all tasks of one sequence, retries and jumps included: it always ends
+SEQUENCE_VARIABLES_MAX_BYTES = (
+    131_072  # of what a sequence sets: it travels in the event even when its result is stored
+)
+RETRY_ATTEMPTS = 3  # tries in all without `attempts`; the original's default
+RETRY_ATTEMPTS_MAX = 1000  # of one task; as the engine's of a step
+RETRY_DELAY_SECONDS = 1.0  # without `delay`; the original's default
+RETRY_DELAY_SECONDS_MAX = 86_400.0  # between two attempts: one day; a lease is held meanwhile
+SLEEPERS_MAX = 256  # retries that wait without counting as a command in flight; more of them count
+CANCEL_CHECK_SECONDS = 2.0  # between questions whether an execution with running tools was cancelled
+
 # --- templates and secrets --------------------------------------------------------------------------------------------
-TEMPLATE_MAX_CHARS = 1 << 20  # a longer text is left as it is
+REFERENCES_MAX = 64  # stored results that one command may load; as the engine's of one decision
+REFERENCES_BYTES_MAX = 256 << 20  # of all of them together
+REFERENCE_DEPTH_MAX = 4  # nesting at which references are looked for: `ctx.<step>.results[i]`
 RENDER_DEPTH_MAX = 64  # nesting of a tool configuration
+THREAD_TEMPLATE_CHARS = 4096  # a longer template, or one with loops, is rendered in a thread: heartbeats go on
 KEYCHAIN_ENTRIES_MAX = 16  # entries that one command may name
 SECRET_REDACT_MIN_CHARS = 8  # shorter secrets would blank out ordinary words
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from services.worker.command import Command
 from services.worker.limits import COMPACT_CONTEXT_MAX_BYTES, ERROR_MESSAGE_MAX_CHARS
+from services.worker.select import selected
 
 Event = dict[str, Any]
 
@@ -21,12 +22,16 @@ _FAILED = frozenset({"error", "failed"})
 class Outcome:
     """What a tool gave: plain output, its JSON text, and the error text when it failed.
 
-    `reference` is set once the output is in the result store; it then travels instead of the output.
+    `brief` has its scalars for every event. `shown` has what travels instead of the output once `reference` says where that is
+    stored. `stored` is the JSON text to store when that is another than `encoded`.
     """
 
     output: Any
     encoded: bytes
+    brief: Mapping[str, Any]
+    shown: Mapping[str, Any]
     error: str | None = None
+    stored: bytes | None = None
     reference: Mapping[str, Any] | None = None
 
     @property
@@ -35,14 +40,42 @@ class Outcome:
         return "COMPLETED" if self.error is None else "FAILED"
 
 
-def outcome_of(output: Any) -> Outcome:
-    """Wrap a plain output; one whose `status` is `error` or `failed` is a failure, as in the original."""
-    error = None
-    if isinstance(output, dict) and str(output.get("status", "")).lower() in _FAILED:
-        given = output.get("error") or output.get("message")
-        text = given.get("message") if isinstance(given, Mapping) else given
-        error = str(text or "Tool returned error status")[:ERROR_MESSAGE_MAX_CHARS]
-    return Outcome(output=output, encoded=orjson.dumps(output), error=error)
+def outcome_of(output: Any, select: Any = None) -> Outcome:
+    """Wrap a plain output; one whose `status` is `error` or `failed` is a failure, as in the original.
+
+    `select` is the tool's `output`, whose members are shown beside a reference.
+    """
+    brief = compact(output)
+    shown = {
+        key: value for key, value in brief.items() if value == output[key]
+    }  # a part of a member would hide the rest
+    chosen = selected(output, select) if select else {}
+    if len(orjson.dumps(chosen)) <= COMPACT_CONTEXT_MAX_BYTES:
+        shown |= chosen
+    return Outcome(output=output, encoded=orjson.dumps(output), error=error_in(output), brief=brief, shown=shown)
+
+
+def error_in(output: Any) -> str | None:
+    """Return the error text of an output that calls itself a failure."""
+    if not isinstance(output, dict) or str(output.get("status", "")).lower() not in _FAILED:
+        return None
+    given = output.get("error") or output.get("message")
+    text = given.get("message") if isinstance(given, Mapping) else given
+    return str(text or "Tool returned error status")[:ERROR_MESSAGE_MAX_CHARS]
+
+
+def sequence_outcome(result: Mapping[str, Any], select: Any = None) -> Outcome:
+    """Wrap the result of a task sequence.
+
+    Its variables are shown whole: they must reach the engine even when the result is stored. What is stored has the members
+    of the last task on top, as templates see them. A failed sequence is an error with the text of its failed task.
+    """
+    last = result["_prev"]
+    top = {key: value for key, value in last.items() if key not in result} if isinstance(last, Mapping) else {}
+    plain = outcome_of({**top, **{key: value for key, value in result.items() if key != "_prev"}}, select)
+    brief = {"status": result["status"], "_prev": compact(last), "metrics": result["metrics"]}
+    shown = {**plain.shown, **brief, "results": {}, "ctx": result["ctx"]}
+    return replace(plain, output=result, encoded=orjson.dumps(result), brief=brief, shown=shown, stored=plain.encoded)
 
 
 def compact(output: Any) -> dict[str, Any]:
@@ -104,10 +137,10 @@ def heartbeat_event(command: Command, worker_id: str) -> Event:
 
 def ended_events(command: Command, worker_id: str, outcome: Outcome) -> list[Event]:
     """Return the events of a command that ended; only the call event is actionable and carries the whole output."""
-    context = compact(outcome.output)
+    context = dict(outcome.brief)
     result: Event = {"status": outcome.status, "context": context}
     if outcome.reference is not None:
-        result["reference"] = dict(outcome.reference)
+        result = {"status": outcome.status, "context": dict(outcome.shown), "reference": dict(outcome.reference)}
     call: Event = {
         "command_id": command.command_id,
         "loop_event_id": command.meta.get("loop_event_id") or command.meta.get("__loop_epoch_id"),

@@ -12,15 +12,21 @@ from typing import Protocol
 import orjson
 
 from services.worker.api import WorkerApi
+from services.worker.cancelling import CancelWatch
 from services.worker.command import BadCommandError, Command, parse_command
-from services.worker.keychain import prepared
-from services.worker.limits import CLAIM_NAK_SECONDS, ERROR_DETAIL_MAX_CHARS, STARTED_GRACE_SECONDS
-from services.worker.metrics import CLAIMS, COMMANDS, TOOL_SECONDS
+from services.worker.limits import (
+    CANCEL_CHECK_SECONDS,
+    CLAIM_NAK_SECONDS,
+    ERROR_DETAIL_MAX_CHARS,
+    STARTED_GRACE_SECONDS,
+)
+from services.worker.metrics import CLAIMS, COMMANDS
 from services.worker.outcome import Outcome, ended_events, heartbeat_event, outcome_of, started_events
-from services.worker.plain import NotPlainError, to_plain
-from services.worker.redaction import redacted
-from services.worker.tools import TOOLS, ToolBox, ToolCall, ToolError, run_tool
-from services.worker.tools.base import time_limit
+from services.worker.plain import to_plain
+from services.worker.scope import CommandScope
+from services.worker.slots import Slots
+from services.worker.tools import ToolBox, ToolError
+from services.worker.work import KINDS, WORK, inline_max_bytes, run_tool_command
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 from shared.platform.lifecycle import pause
 from shared.platform.settings import WorkerSettings
@@ -52,12 +58,14 @@ def failed(error: ToolError) -> Outcome:
 
 
 class CommandRunner:
-    """Handles notifications; safe to use by many tasks at once."""
+    """Handles notifications; safe to use by many tasks at once. `slots` counts what is in flight."""
 
-    def __init__(self, api: WorkerApi, box: ToolBox, settings: WorkerSettings) -> None:
+    def __init__(self, api: WorkerApi, box: ToolBox, settings: WorkerSettings, slots: Slots | None = None) -> None:
         self._api = api
         self._box = box
         self._settings = settings
+        self._slots = slots or Slots(settings.noetl_worker_max_inflight_commands)
+        self._cancelled = CancelWatch(api, min(CANCEL_CHECK_SECONDS, settings.noetl_command_heartbeat_interval_seconds))
         self._held: set[int] = set()  # event ids of commands in hand
 
     async def handle(self, message: Delivery) -> None:
@@ -110,13 +118,15 @@ class CommandRunner:
         reported = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tool = group.create_task(self._outcome(command))
-            beating = group.create_task(self._heartbeat(command, reported, tool))
+            beating = group.create_task(self._heartbeat(command, reported))
+            watching = group.create_task(self._stop_when_cancelled(command, tool))
             await asyncio.wait({tool}, timeout=STARTED_GRACE_SECONDS)
             begun = started_events(command, self._api.worker_id)
             if not tool.done():
                 await self._report(command, begun, batch=1)
                 begun = []
             await asyncio.wait({tool})
+            watching.cancel()
             if tool.cancelled():
                 outcome = failed(ToolError(command.kind, "CANCELLED", "the execution was cancelled"))
             else:
@@ -125,28 +135,30 @@ class CommandRunner:
             reported.set()
             beating.cancel()  # it may be in the middle of a request that nobody needs
 
-    async def _heartbeat(self, command: Command, reported: asyncio.Event, tool: asyncio.Task[Outcome]) -> None:
-        """Renew the lease at intervals; stop the tool when its execution was cancelled meanwhile."""
+    async def _heartbeat(self, command: Command, reported: asyncio.Event) -> None:
+        """Renew the lease at intervals."""
         event = heartbeat_event(command, self._api.worker_id)
         interval = self._settings.noetl_command_heartbeat_interval_seconds
         await pause(reported, interval)
         while not reported.is_set():
             try:
                 await self._api.command_heartbeat(command.execution_id, event)
-                if await self._api.is_cancelled(command.execution_id):
-                    log.info("execution cancelled; stopping its tool", extra=command.log_fields())
-                    tool.cancel()
             except (ApiUnavailableError, ApiRefusedError) as error:
                 log.warning("lease not renewed", extra={**command.log_fields(), "error": str(error)})
             await pause(reported, interval)
 
+    async def _stop_when_cancelled(self, command: Command, tool: asyncio.Task[Outcome]) -> None:
+        await self._cancelled.until_cancelled(command.execution_id)
+        if not tool.done():
+            log.info("execution cancelled; stopping its tool", extra=command.log_fields())
+            tool.cancel()
+
     async def _outcome(self, command: Command) -> Outcome:
-        """Run the tool; whatever happens in it becomes an outcome."""
-        label = command.kind if command.kind in TOOLS else "other"
+        """Run the command; whatever happens in it becomes an outcome."""
+        label = command.kind if command.kind in KINDS else "other"
         began = time.monotonic()
         try:
-            with span("worker tool", kind=label, execution_id=command.execution_id):
-                outcome = await self._run(command)
+            outcome = await self._run(command)
         except ToolError as error:
             outcome = failed(error)
         except Exception as error:
@@ -155,36 +167,23 @@ class CommandRunner:
                 ToolError(command.kind, type(error).__name__, f"the worker failed: {type(error).__name__}")
             )
         seconds = time.monotonic() - began
-        TOOL_SECONDS.labels(tool=label).observe(seconds)
         ended = {"step": command.step, "tool": label, "status": outcome.status, "seconds": round(seconds, 4)}
         log.info("command ended", extra={**command.log_fields(), **ended})
         COMMANDS.labels(tool=label, outcome=outcome.status.lower()).inc()
         return outcome
 
     async def _run(self, command: Command) -> Outcome:
-        secrets: list[str] = []
+        """Return what a command's tool, tasks or cursor give.
+
+        Raises:
+            ToolError: it failed, or its output is too large.
+        """
+        scope = CommandScope(command, self._api, self._box, self._settings, self._slots)
         try:
-            try:
-                config, given, secrets = await prepared(command, self._api)
-            except (ApiUnavailableError, ApiRefusedError) as error:
-                text = f"the keychain cannot be read: {error}"
-                raise ToolError("worker", "KEYCHAIN", text, retryable=True) from error
-            limit = time_limit(command.kind, config, self._settings.noetl_worker_command_timeout_seconds)
-            call = ToolCall(
-                kind=command.kind,
-                step=command.step,
-                config=config,
-                input=given,
-                context=command.render_context,
-                timeout_seconds=limit,
-            )
-            output = redacted(to_plain(await run_tool(call, self._box)), secrets)
-        except NotPlainError as error:
-            raise ToolError(command.kind, "BAD_RESULT", str(error)) from error
-        except ToolError as error:
-            outcome = outcome_of(redacted(to_plain(error.to_response()), secrets))
-        else:
-            outcome = outcome_of(output)
+            outcome = await WORK.get(command.kind, run_tool_command)(scope)
+        except (ApiUnavailableError, ApiRefusedError) as error:
+            text = f"the API does not give what the command needs: {str(error)[:ERROR_DETAIL_MAX_CHARS]}"
+            raise ToolError("worker", "API", text, retryable=True) from error
         if len(outcome.encoded) > self._box.result_max_bytes:
             text = f"the output has {len(outcome.encoded)} bytes; at most {self._box.result_max_bytes} are allowed"
             raise ToolError(command.kind, "RESULT_TOO_LARGE", text)
@@ -207,7 +206,7 @@ class CommandRunner:
 
     async def _report_end(self, command: Command, begun: list[dict[str, object]], outcome: Outcome) -> None:
         """Send the last batch, the output by reference when it is large; a refusal is reported as the command's failure."""
-        if len(outcome.encoded) > self._settings.noetl_inline_max_bytes:
+        if len(outcome.encoded) > min(self._settings.noetl_inline_max_bytes, inline_max_bytes(command)):
             outcome = await self._stored(command, outcome)
         refusal = await self._report(command, begun + ended_events(command, self._api.worker_id, outcome), batch=2)
         if refusal == 413 and outcome.reference is None:  # the API's inline limit is below ours
@@ -222,7 +221,9 @@ class CommandRunner:
     async def _stored(self, command: Command, outcome: Outcome) -> Outcome:
         """Put the output into the result store; one that cannot be stored fails the command."""
         try:
-            reference = await self._api.put_result(command.execution_id, command.step, outcome.encoded)
+            encoded = outcome.stored or outcome.encoded
+            name = command.step.removesuffix(":task_sequence")
+            reference = await self._api.put_result(command.execution_id, name, encoded)
         except (ApiUnavailableError, ApiRefusedError) as error:
             size = len(outcome.encoded)
             text = f"the output of {size} bytes cannot be stored: {str(error)[:ERROR_DETAIL_MAX_CHARS]}"

@@ -108,8 +108,10 @@ class CommandBuilder:
             given = render_value(dict(step.input), names)
         except TemplateError as error:
             raise TemplateError(f"step '{step.name}', input: {error}") from error
-        source = {"tool_config": step.tool, "input": step.input}
-        deferred = [] if step.tasks else [list(path) for path in deferred_paths(source)]
+        tool: Mapping[str, Any] = {} if step.tasks else step.tool  # tasks are rendered by the worker, all of them
+        if step.loop is not None and step.loop.cursor:
+            tool = {"cursor": step.loop.cursor}
+        deferred = [list(path) for path in deferred_paths({"tool_config": tool, "input": step.input})]
         self.last_bytes = size_of([config, given])
         return {
             "tool_config": config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared.engine.references import result_ref
+from shared.engine.references import ResultRef, result_ref
 from shared.engine.state import Event
 
 _FAILED = frozenset({"error", "failed", "timeout"})
@@ -116,4 +116,7 @@ def sequence_result(response: Any) -> Any:
     top = dict(last) if isinstance(last, Mapping) else {}
     if isinstance(tasks, Mapping):
         top.update({key: value for key, value in tasks.items() if key not in top})
-    return {**top, **response}
+    merged = {**top, **response}
+    if isinstance(response, ResultRef):  # `results` are where the rest is stored, and loaded from there
+        return ResultRef({key: value for key, value in merged.items() if key != "results"})
+    return merged

@@ -272,7 +272,7 @@ async def test_keychain_is_resolved_and_kept_out_of_the_log(api: Recorded, box: 
     api.command = command("python", {"code": code, "args": args}, names={"catalog_id": "77", "workload": {"n": 1}})
     await handled(api, box)
     response = api.batches()[-1][-3]["payload"]["response"]
-    assert response == {"echo": "Bearer [REDACTED]", "whole": "[REDACTED]", "n": 2, "none": ""}
+    assert response == {"echo": "Bearer [REDACTED]", "whole": "[REDACTED]", "n": 2, "none": None}
     assert sum(path == "/api/keychain/77/k" for path, _, _ in api.requests) == 1
 
 

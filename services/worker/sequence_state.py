@@ -1,0 +1,200 @@
+"""What a task sequence knows: results, variables, and the names that its templates see. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.engine.references import ResultRef, StepResult
+
+_FAILED = frozenset({"error", "failed"})
+_HTTP_KINDS = {401: "auth", 403: "auth", 404: "not_found", 429: "rate_limit"}
+_CODE_KINDS = {
+    "TIMEOUT": "timeout",
+    "CONNECTION": "connection",
+    "TypeError": "schema",
+    "ValueError": "schema",
+    "KeyError": "schema",
+    "IndexError": "schema",
+    "ValidationError": "schema",
+    "JSONDecodeError": "parse",
+    "REFERENCE_NOT_AVAILABLE": "missing_reference",
+    "TEMPLATE": "template",
+    "BAD_CONFIG": "config",
+    "POLICY": "config",
+}
+_SQLSTATE_KINDS = {"40001": "db_deadlock", "40P01": "db_deadlock", "57014": "db_timeout"}
+_SQLCLASS_KINDS = {"08": "db_connection", "23": "db_constraint"}
+
+
+class Output(dict[str, Any]):
+    """The `output` of a task for its rules: status, data, error, meta, http | pg | py; members of the data beside them."""
+
+    def __missing__(self, key: str) -> Any:
+        data = self["data"]
+        if isinstance(data, Mapping) and key in data:
+            return data[key]
+        if key == "result":
+            return data
+        raise KeyError(key)
+
+
+class RawOutput(StepResult):
+    """The `output` of a task for its own `set`: the tool's result itself; what it lacks is that of the rules' `output`."""
+
+    def __init__(self, value: Mapping[str, Any], envelope: Output) -> None:
+        super().__init__(value)
+        self._envelope = envelope
+
+    def __missing__(self, key: str) -> Any:
+        if key in ("status", "error", "meta", "http", "pg", "py", "ref"):
+            return self._envelope[key]
+        return super().__missing__(key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """One run of a task: its plain result, or the plain response of its failure."""
+
+    kind: str
+    result: Any
+    failed: bool
+    attempt: int
+    duration_ms: int
+
+
+def says_failed(result: Any) -> bool:
+    """Whether a result calls itself an error, which makes it one."""
+    return isinstance(result, Mapping) and str(result.get("status", "")).lower() in _FAILED
+
+
+def envelope(ended: Ended, previous_task: str | None) -> Output:
+    """Return the `output` that rules see. `previous_task`: the one to go back to when a reference is gone."""
+    error = error_of(ended, previous_task) if ended.failed else None
+    data = ended.result
+    if ended.failed and isinstance(data, Mapping) and data.get("code") is not None and "data" in data:
+        data = data["data"]  # a failed tool's partial output, as http's answer
+    output = Output(
+        status="error" if ended.failed else "ok",
+        data=as_names(data),
+        error=error,
+        ref=data.get("reference") if isinstance(data, ResultRef) else None,
+        meta={"attempt": ended.attempt, "duration_ms": ended.duration_ms, "kind": ended.kind},
+    )
+    if ended.kind == "http":
+        answer = data if isinstance(data, Mapping) else {}
+        status = (error or {}).get("status_code") or answer.get("status_code")
+        output["http"] = {"status": status, "headers": answer.get("headers") or {}}
+    elif ended.kind == "postgres":
+        output["pg"] = {key: (error or {}).get(key) for key in ("code", "sqlstate")}
+    elif ended.kind == "python":
+        output["py"] = {key: (error or {}).get(key) for key in ("exception", "traceback")}
+    return output
+
+
+def error_of(ended: Ended, previous_task: str | None = None) -> dict[str, Any]:
+    """Return the error of a failed run: kind, retryable, code, message; with the HTTP status or SQLSTATE when it has one."""
+    response = ended.result if isinstance(ended.result, Mapping) else {}
+    given = response.get("error")
+    inner: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    code = str(response.get("code") or inner.get("code") or "ERROR")
+    text = inner.get("message") or (given if isinstance(given, str) else None) or response.get("message")
+    error: dict[str, Any] = {
+        "kind": response.get("error_kind") or inner.get("kind"),
+        "retryable": bool(response.get("retryable") or inner.get("retryable")),
+        "code": code,
+        "message": str(text or "Tool returned error status"),
+        "source": ended.kind,
+    }
+    data = response.get("data")
+    details: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
+    status = details.get("status_code") or inner.get("status_code") or response.get("status_code")
+    sqlstate = details.get("sqlstate") or inner.get("sqlstate") or response.get("sqlstate")
+    if sqlstate is None and code.startswith("PG_"):
+        sqlstate = code.removeprefix("PG_")
+    if isinstance(status, int) and not isinstance(status, bool):
+        error |= {"status_code": status, "http_status": status, "status": status}
+        error["retryable"] = error["retryable"] or status == 429 or status >= 500
+    if sqlstate:
+        error |= {"sqlstate": str(sqlstate), "pg_code": str(sqlstate)}
+    if ended.kind == "python":
+        error |= {"exception": code, "exception_type": code, "traceback": details.get("traceback")}
+    error["kind"] = error["kind"] or _kind(code, status, sqlstate)
+    if error["kind"] == "missing_reference":
+        error |= {"retryable": True, "recovery": {"do": "jump", "to": previous_task}}
+    return error
+
+
+def _kind(code: str, status: Any, sqlstate: Any) -> str:
+    if isinstance(status, int):
+        return _HTTP_KINDS.get(status) or ("server_error" if status >= 500 else "client_error")
+    if sqlstate:
+        state = str(sqlstate)
+        return _SQLSTATE_KINDS.get(state) or _SQLCLASS_KINDS.get(state[:2]) or "database"
+    return _CODE_KINDS.get(code, "tool_error")
+
+
+def as_names(value: Any) -> Any:
+    """Return a result as templates see it: `.data` of an object without such a key is the object."""
+    return StepResult(value) if isinstance(value, dict) and not isinstance(value, ResultRef | StepResult) else value
+
+
+def split_key(key: str) -> tuple[str, list[str]]:
+    """Return the place that a `set` key names, `ctx` or `iter`, and its path: `iter.a.b` is ("iter", ["a", "b"])."""
+    head, *rest = key.split(".")
+    if rest and head in ("ctx", "iter", "step", "workload"):
+        return ("iter" if head == "iter" else "ctx"), rest
+    return "ctx", [head, *rest]
+
+
+def with_value(values: Mapping[str, Any], path: list[str], value: Any, *, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `value` at `path`; objects on the way are copied from `base` when `values` lacks them."""
+    head, *rest = path
+    if not rest:
+        return {**values, head: value}
+    inner = values[head] if head in values else base.get(head)
+    inner = inner if isinstance(inner, Mapping) else {}
+    return {**values, head: with_value(inner, rest, value, base=inner)}
+
+
+@dataclass(slots=True, kw_only=True)
+class Knowledge:
+    """What has happened in one sequence so far. `ctx` and `iter` have only what the sequence itself has set."""
+
+    base: Mapping[str, Any]
+    results: dict[str, Any] = field(default_factory=dict)
+    ctx: dict[str, Any] = field(default_factory=dict)
+    iter: dict[str, Any] = field(default_factory=dict)
+    previous: Any = None
+
+    def assign(self, key: str, value: Any) -> None:
+        """Set the variable of a `set` key."""
+        place, path = split_key(key)
+        if place == "iter":
+            self.iter = with_value(self.iter, path, value, base=_mapping(self.base.get("iter")))
+        else:
+            self.ctx = with_value(self.ctx, path, value, base=_mapping(self.base.get("ctx")))
+
+    def names(self, task: str, attempt: int, output: Any = None, envelope: Output | None = None) -> dict[str, Any]:
+        """Return the names for a template of `task`: before its run, or after it with its `output` and `envelope`."""
+        results = {name: as_names(value) for name, value in self.results.items()}
+        names = {
+            **self.base,
+            **self.ctx,
+            **results,
+            "workload": {**self.ctx, **_mapping(self.base.get("workload"))},
+            "ctx": {**_mapping(self.base.get("ctx")), **self.ctx},
+            "iter": {**_mapping(self.base.get("iter")), **self.iter},
+            "results": results,
+            "_prev": as_names(self.previous),
+            "_task": task,
+            "_attempt": attempt,
+        }
+        if envelope is not None:
+            names |= {"output": output, "outcome": envelope, "error": envelope["error"]}
+        return names
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

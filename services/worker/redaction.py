@@ -36,8 +36,8 @@ def secret_texts(fields: Mapping[str, Any]) -> set[str]:
 
 
 def longest_first(secrets: Iterable[str]) -> list[str]:
-    """Return secrets in the order in which they are replaced: one that contains another goes first."""
-    return sorted(set(secrets), key=len, reverse=True)
+    """Return secrets in the order in which they are replaced: one that contains another goes first, short ones never."""
+    return sorted({text for text in secrets if len(text) >= SECRET_REDACT_MIN_CHARS}, key=len, reverse=True)
 
 
 def redacted(value: Any, secrets: list[str], depth: int = 0) -> Any:

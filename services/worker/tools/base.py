@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from services.worker.python_pool import PythonPool
     from services.worker.tools.concurrency import ToolLimits
     from services.worker.tools.credentials import Credentials
+    from services.worker.tools.oauth import Tokens
     from services.worker.tools.postgres import PostgresPools
     from shared.platform.settings import WorkerSettings
 
@@ -113,6 +114,7 @@ class ToolBox:
     credentials: Credentials | None = None
     postgres: PostgresPools | None = None
     limits: ToolLimits | None = None
+    tokens: Tokens | None = None
 
 
 def part(value: T | None, kind: str, name: str) -> T:

@@ -13,6 +13,7 @@ from services.worker.python_pool import PythonPool
 from services.worker.tools.base import ToolBox
 from services.worker.tools.concurrency import ToolLimits, parse_limits
 from services.worker.tools.credentials import Credentials
+from services.worker.tools.oauth import Tokens
 from services.worker.tools.postgres import PostgresPools
 from shared.platform.settings import WorkerSettings
 
@@ -34,8 +35,9 @@ async def open_toolbox(settings: WorkerSettings, api: WorkerApi) -> AsyncIterato
             result_max_bytes=settings.noetl_worker_result_max_bytes,
         )
         pools = PostgresPools(connections_max=settings.noetl_worker_postgres_connections)
+        await stack.enter_async_context(session)
         yield ToolBox(
-            session=await stack.enter_async_context(session),
+            session=session,
             python=await stack.enter_async_context(python),
             result_max_bytes=settings.noetl_worker_result_max_bytes,
             settings=settings,
@@ -43,4 +45,5 @@ async def open_toolbox(settings: WorkerSettings, api: WorkerApi) -> AsyncIterato
             credentials=Credentials(api),
             postgres=await stack.enter_async_context(pools),
             limits=limits,
+            tokens=Tokens(session),
         )

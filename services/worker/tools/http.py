@@ -14,6 +14,7 @@ import orjson
 
 from services.worker.limits import HTTP_CHUNK_BYTES, HTTP_REDIRECTS_MAX
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
+from services.worker.tools.http_auth import authorization
 
 KIND = "http"
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -72,8 +73,6 @@ def _add_body(request: _Request, content: object, *, form: bool = False) -> None
 
 
 def _request(config: Mapping[str, Any]) -> _Request:
-    if config.get("auth"):
-        raise ToolError(KIND, "BAD_CONFIG", "`auth` is not supported by this worker; put the secret into `headers`")
     url = config.get("url") or config.get("endpoint")
     if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
         raise ToolError(KIND, "BAD_CONFIG", "an http tool needs `url`, starting with http:// or https://")
@@ -115,6 +114,20 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
+def _parsed(response: aiohttp.ClientResponse, body: bytes, wanted: str) -> Any:
+    """Return the body as `response_type` wants it: json, text, binary (base64), or what it is."""
+    if wanted == "binary":
+        return base64.b64encode(body).decode()
+    if wanted == "text":
+        return body.decode(response.charset or "utf-8", errors="replace")
+    if wanted == "json" and 200 <= response.status < 300:
+        try:
+            return orjson.loads(body) if body else None
+        except orjson.JSONDecodeError as error:
+            raise ToolError(KIND, "BAD_RESPONSE", f"the response is no JSON: {error}") from error
+    return _data(response, body)
+
+
 def _data(response: aiohttp.ClientResponse, body: bytes) -> Any:
     """Return the body: parsed when it is JSON, text, or base64 when it is neither."""
     kind = response.content_type.lower()
@@ -135,12 +148,17 @@ def _is_true(value: object) -> bool:
 
 
 async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
-    """Send the request and return `{status_code, headers, url, elapsed, data}`; `elapsed` in seconds.
+    """Send the request and return `{status_code, headers, url, elapsed, data, body}`; `elapsed` in seconds.
+
+    `data` and `body` are the same: each line of workers has one of them. Headers written into the tool win over `auth`'s.
 
     Raises:
         ToolError: no answer, or a status that is not 2xx (`HTTP_<status>`; `data` has the answer).
     """
     request = _request(call.config)
+    headers, params = await authorization(call, box)
+    request.headers = {**headers, **request.headers}
+    request.params |= params
     verify = call.config.get("verify", call.config.get("verify_ssl"))
     began = time.monotonic()
     try:
@@ -160,12 +178,14 @@ async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
         retryable = not isinstance(error, (aiohttp.InvalidURL, ValueError))
         text = f"{request.method} failed: {type(error).__name__}: {error}"
         raise ToolError(KIND, "CONNECTION" if retryable else "BAD_CONFIG", text, retryable=retryable) from error
+    data = _parsed(response, body, str(call.config.get("response_type") or "").lower())
     output = {
         "status_code": response.status,
         "headers": {name: ", ".join(response.headers.getall(name)) for name in response.headers},
         "url": str(response.url),
         "elapsed": round(time.monotonic() - began, 6),
-        "data": _data(response, body),
+        "data": data,
+        "body": data,
     }
     if not 200 <= response.status < 300:
         text = f"HTTP {response.status} {response.reason or ''}".strip()

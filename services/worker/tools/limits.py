@@ -26,3 +26,10 @@ POSTGRES_IDLE_SECONDS = 60.0  # then an unused connection is closed
 POSTGRES_POOLS_MAX = 32  # databases with open connections at once; the least used one goes first
 POSTGRES_POOL_IDLE_SECONDS = 600.0  # then a pool that nobody uses is forgotten
 POSTGRES_CLOSE_SECONDS = 2.0  # to say goodbye to the server
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+TOKEN_REQUEST_SECONDS = 10.0  # one request for an access token
+TOKEN_RESPONSE_MAX_BYTES = 1 << 20
+TOKEN_SECONDS_DEFAULT = 300.0  # of a token whose answer does not say how long it lives
+TOKEN_EARLY_SECONDS = 30.0  # before its end a token is fetched anew
+TOKENS_CACHED_MAX = 256

@@ -24,6 +24,8 @@ async def url() -> AsyncIterator[str]:
                 "query": {key: request.query.getall(key) for key in request.query},
                 "type": request.content_type,
                 "x": request.headers.get("X-A"),
+                "key": request.headers.get("X-API-Key"),
+                "authorization": request.headers.get("Authorization"),
                 "body": await request.text(),
             }
         )
@@ -67,6 +69,7 @@ async def test_get(call: Call, url: str) -> None:
     assert output["status_code"] == 200
     assert output["headers"]["Content-Type"].startswith("application/json")
     assert output["elapsed"] >= 0
+    assert output["body"] == output["data"]
     assert output["url"].startswith(f"{url}/echo?")
     data = output["data"]
     assert (data["method"], data["query"], data["x"]) == ("GET", {"a": ["1", "true"]}, "7")
@@ -140,7 +143,9 @@ async def test_no_server_is_retryable(call: Call, unused_tcp_port: int) -> None:
         {},
         {"url": "file:///etc/passwd"},
         {"url": "http://127.0.0.1:1", "headers": 3},
-        {"url": "http://127.0.0.1:1", "auth": {"type": "bearer"}},
+        {"url": "http://127.0.0.1:1", "auth": {"type": "gcp_adc"}},
+        {"url": "http://127.0.0.1:1", "auth": {"type": "never heard of"}},
+        {"url": "http://127.0.0.1:1", "auth": 7},
         {"url": "http://127.0.0.1:1", "params": "x"},
     ],
 )
@@ -148,3 +153,42 @@ async def test_bad_config(call: Call, config: dict[str, object]) -> None:
     with pytest.raises(ToolError) as failure:
         await call("http", **config)
     assert failure.value.code == "BAD_CONFIG"
+
+
+async def test_response_types(call: Call, url: str) -> None:
+    assert (await call("http", url=f"{url}/text", response_type="binary"))["data"] == "aMOpbGxv"
+    assert (await call("http", url=f"{url}/echo", response_type="text"))["data"].startswith('{"method"')
+    with pytest.raises(ToolError) as failure:
+        await call("http", url=f"{url}/text", response_type="json")
+    assert failure.value.code == "BAD_RESPONSE"
+
+
+@pytest.mark.parametrize(
+    ("auth", "field", "expected"),
+    [
+        ({"type": "bearer", "token": "T"}, "authorization", "Bearer T"),
+        ({"type": "basic", "username": "u", "password": "p"}, "authorization", "Basic dTpw"),
+        ({"type": "api_key", "key": "K"}, "key", "K"),
+        ({"type": "api_key", "api_key": "K", "header": "X-A"}, "x", "K"),
+        ({"type": "api_key", "api_key": "K", "in": "query", "param": "k"}, "query", {"k": ["K"]}),
+        ({"type": "header", "name": "X-A", "value": "V"}, "x", "V"),
+        ({"type": "headers", "headers": {"X-A": "V"}}, "x", "V"),
+        ({"alias": {"type": "bearer", "token": "T"}}, "authorization", "Bearer T"),
+        ({"type": "none"}, "authorization", None),
+    ],
+)
+async def test_auth_written_out(call: Call, url: str, auth: object, field: str, expected: object) -> None:
+    assert (await call("http", url=f"{url}/echo", auth=auth))["data"][field] == expected
+
+
+async def test_a_header_of_the_tool_wins_over_auth(call: Call, url: str) -> None:
+    auth = {"type": "bearer", "token": "T"}
+    data = (await call("http", url=f"{url}/echo", auth=auth, headers={"Authorization": "mine"}))["data"]
+    assert data["authorization"] == "mine"
+
+
+@pytest.mark.parametrize("auth", [{"type": "bearer"}, {"type": "basic"}, {"type": "api_key"}, {"type": "header"}])
+async def test_auth_without_its_secret(call: Call, url: str, auth: object) -> None:
+    with pytest.raises(ToolError) as failure:
+        await call("http", url=f"{url}/echo", auth=auth)
+    assert failure.value.code == "BAD_CREDENTIAL"

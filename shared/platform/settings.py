@@ -155,6 +155,9 @@ class WorkerSettings(CommonSettings):
         "", description="where relative file paths of tools start; empty: where it runs"
     )
     noetl_worker_data_dir: str = Field("", description="files of duckdb tools; empty: below the temporary directory")
+    noetl_worker_duckdb_extensions: str = Field(
+        "", description="repository of DuckDB extensions, as an address or directory; empty: DuckDB's own"
+    )
     noetl_worker_postgres_connections: Annotated[int, Field(ge=1, le=256)] = Field(
         8, description="connections to one database of postgres tools"
     )

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from services.worker.redaction import longest_first, redacted
-from services.worker.tools import http, noop, postgres, python, shell
+from services.worker.tools import duckdb, http, noop, postgres, python, shell
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from shared.platform.tracing import span
 
@@ -20,6 +20,8 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "python": python.run,
         "http": http.run,
         "postgres": postgres.run,
+        "duckdb": duckdb.run,
+        "ducklake": duckdb.run,
         "shell": shell.run,
         "noop": noop.run,
     }

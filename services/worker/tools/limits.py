@@ -33,3 +33,10 @@ TOKEN_RESPONSE_MAX_BYTES = 1 << 20
 TOKEN_SECONDS_DEFAULT = 300.0  # of a token whose answer does not say how long it lives
 TOKEN_EARLY_SECONDS = 30.0  # before its end a token is fetched anew
 TOKENS_CACHED_MAX = 256
+
+# --- duckdb -----------------------------------------------------------------------------------------------------------
+DUCKDB_THREADS = 2  # of one call; the worker runs several
+DUCKDB_FILE_DAYS = 1.0  # an execution's file is deleted when nobody wrote it for so long
+DUCKDB_SWEPT_MAX = 1000  # files looked at in one sweep
+DUCKDB_SAMPLE_ROWS = 5  # in `command_<n>_sample`
+CHILD_ERROR_TAIL_BYTES = 4096  # of a child's stderr, for the error text

@@ -16,6 +16,7 @@ import asyncpg
 import orjson
 
 from services.worker.redaction import secret_texts
+from services.worker.sql_values import argument, cell
 from services.worker.tools.base import ToolBox, ToolCall, ToolError, part
 from services.worker.tools.credentials import Credential, credential_of, named
 from services.worker.tools.limits import (
@@ -29,7 +30,6 @@ from services.worker.tools.limits import (
 )
 from services.worker.tools.sql_output import Result, output
 from services.worker.tools.sql_text import Statement, bounded, split, sql_of
-from services.worker.tools.sql_values import argument, cell
 
 KIND = "postgres"
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from services.worker.sql_values import argument, cell
 from services.worker.tools.sql_text import split
-from services.worker.tools.sql_values import argument, cell
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""What cannot be equal in two answers, each with its reason. What differs on purpose stands in `differences.yaml` instead."""
+
+from __future__ import annotations
+
+from services.dev.parity.rules import Mask, MaskKind
+
+_MACHINE = "figures of the machine and the process"
+_MEMORY = "counters of one server process, in its memory"
+
+MASKS: tuple[Mask, ...] = (
+    Mask(route="GET /metrics", at="*", kind=MaskKind.TEXT, reason=_MACHINE),
+    Mask(route="GET /openapi.json", at="*", kind=MaskKind.TEXT, reason="each server documents itself"),
+    Mask(route="GET /api/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),
+    Mask(route="GET /api/threads", at="*", kind=MaskKind.TYPE, reason=_MACHINE),
+    Mask(route="GET /api/pool/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),
+    Mask(route="GET /api/result/stats", at="/*", kind=MaskKind.TYPE, reason=_MEMORY),
+    Mask(route="GET /api/temp/stats", at="/*", kind=MaskKind.TYPE, reason=_MEMORY),
+    Mask(route="* *", at="*/generated_at", kind=MaskKind.TIME, reason="time of the answer"),
+    Mask(
+        route="GET /api/executions/{execution_id}/status",
+        at="/completed_steps",
+        kind=MaskKind.ORDER,
+        reason="the original answers a set",
+    ),
+    Mask(
+        route="GET /api/keychain/{catalog_id}/{keychain_name}",
+        at="/ttl_seconds",
+        kind=MaskKind.TYPE,
+        reason="seconds left until the entry expires",
+    ),
+    Mask(
+        route="GET /api/keychain/{catalog_id}/{keychain_name}",
+        at="/accessed_at",
+        kind=MaskKind.TIME,
+        reason="time of the answer",
+    ),
+)

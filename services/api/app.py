@@ -165,27 +165,51 @@ async def edge(
     """Turn what no route answers into the original's JSON errors; add CORS."""
     try:
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            response: web.StreamResponse = web.Response(text="OK", headers=_preflight(request))
-        else:
-            response = await handler(request)
+            return _preflight(request)
+        response = await handler(request)
     except web.HTTPException as error:
-        response = _plain_error(error)
+        response = await _redirect_or_error(request, error)
     except Exception as error:  # noqa: BLE001 - the boundary of a request: it must be answered, without a stack trace
         response = _unexpected(request, error)
-    origin = request.headers.get("Origin")
-    if origin and not response.prepared:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Allow-Credentials"] = "true"
-        response.headers.add("Vary", "Origin")
+    _allow_origin(request, response)
     return response
 
 
-def _preflight(request: web.Request) -> dict[str, str]:
-    return {
+def _allow_origin(request: web.Request, response: web.StreamResponse) -> None:
+    """Let every origin read the answer; one that sends cookies must be named, or browsers refuse."""
+    origin = request.headers.get("Origin")
+    if not origin or response.prepared:
+        return
+    if "Cookie" in request.headers:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers.add("Vary", "Origin")
+    else:
+        response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Access-Control-Allow-Credentials"] = "true"
+
+
+def _preflight(request: web.Request) -> web.Response:
+    headers = {
+        "Vary": "Origin",
         "Access-Control-Allow-Methods": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
         "Access-Control-Max-Age": str(CORS_MAX_AGE_SECONDS),
-        "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", "*"),
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Allow-Origin": request.headers.get("Origin", "*"),
     }
+    wanted = request.headers.get("Access-Control-Request-Headers")
+    if wanted:
+        headers["Access-Control-Allow-Headers"] = wanted
+    return web.Response(text="OK", headers=headers)
+
+
+async def _redirect_or_error(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    """Send a path with a trailing slash to the route without it, as the original does; else the error as JSON."""
+    bare = request.url.with_path(request.path.rstrip("/"), keep_query=True)
+    if error.status == 404 and request.path.endswith("/") and bare.path != "/":
+        found = await request.app.router.resolve(request.clone(rel_url=bare.relative()))
+        if found.http_exception is None or found.http_exception.status == 405:
+            return web.Response(status=307, headers={"Location": str(bare)})
+    return _plain_error(error)
 
 
 def _plain_error(error: web.HTTPException) -> web.Response:

@@ -6,6 +6,7 @@ named there validate the request and appear in the served OpenAPI, so the docume
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from services.api.auth.roles import Access, is_internal
-from shared.wire.types import parse_id
+from services.api.validation import INTEGER_TEXT, error_item, json_detail, validation_detail
+from shared.wire.types import ID_MAX
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext
 
-PATH_ID_MAX_DIGITS = 19  # a BIGINT has at most 19 decimal digits
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,100}")  # longer is refused before it is parsed
 
 
 class HttpError(Exception):
@@ -50,7 +53,7 @@ def unprocessable(
     location: list[str | int], message: str, value: object = None, *, kind: str = "value_error"
 ) -> HttpError:
     """Return a 422 in the validation shape of the original: a list that names the place and the fix."""
-    return HttpError(422, [{"type": kind, "loc": location, "msg": message, "input": _bounded(value)}])
+    return HttpError(422, [error_item(location, message, value, kind=kind)])
 
 
 def overloaded(code: str, message: str, *, retry_after_seconds: int = 1) -> HttpError:
@@ -79,26 +82,6 @@ def error_reply(error: HttpError) -> web.Response:
     return reply({"detail": error.detail, **error.more}, status=error.status, headers=error.headers)
 
 
-def _bounded(value: object) -> object:
-    """Return `value` when small, else what it was: an error must not echo a large body."""
-    if isinstance(value, str | int | float | bool | None):
-        return value if not isinstance(value, str) or len(value) <= 200 else value[:200] + "..."
-    return f"<{type(value).__name__}>" if value else value
-
-
-def validation_detail(error: ValidationError, prefix: str) -> list[dict[str, Any]]:
-    """Return pydantic's errors as the original sends them, each with its place under `prefix`, 20 at most."""
-    return [
-        {
-            "type": item["type"],
-            "loc": [prefix, *item["loc"]],
-            "msg": item["msg"],
-            "input": _bounded(item.get("input")),
-        }
-        for item in error.errors(include_url=False, include_context=False)[:20]
-    ]
-
-
 @dataclass(slots=True)
 class Call:
     """One request, validated: what a route handler sees."""
@@ -113,17 +96,17 @@ class Call:
         return self.request.match_info[name]
 
     def path_id(self, name: str) -> int:
-        """Return the path parameter `name` as an id.
+        """Return the path parameter `name` as an id; one that no row can have (0, negative) is the caller's to not find.
 
         Raises:
-            HttpError: 422 when it is no positive 63-bit integer.
+            HttpError: 422 when it is no 64-bit integer.
         """
         text = self.request.match_info[name]
-        value = parse_id(text)
-        if value is None:
-            raise unprocessable(
-                ["path", name], f"{name} must be a positive integer below 2^63", text, kind="int_parsing"
-            )
+        if not _INTEGER.fullmatch(text):
+            raise unprocessable(["path", name], INTEGER_TEXT, text, kind="int_parsing")
+        value = int(text)
+        if not -ID_MAX <= value <= ID_MAX:
+            raise unprocessable(["path", name], f"{name} must lie below 2^63", text, kind="int_parsing_size")
         return value
 
 
@@ -186,22 +169,29 @@ async def read_json(request: web.BaseRequest, *, required: bool) -> object:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise HttpError(413, f"request body is over the limit: {error.text}; store large data by reference") from error
-    if not raw.strip():
-        if required:
-            raise unprocessable(["body"], "Field required", kind="missing")
-        return None
+    value = _parsed(request, raw) if raw else None
+    if value is None and required:
+        raise unprocessable(["body"], "Field required", kind="missing")
+    return value
+
+
+def _parsed(request: web.BaseRequest, raw: bytes) -> object:
+    """Return the JSON of a body; a body that says to be something else is text, which no route takes."""
+    declared = request.headers.get("Content-Type")
+    if declared is not None and not _JSON_TYPE.fullmatch(declared.partition(";")[0].strip().lower()):
+        return raw.decode(errors="replace")
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise unprocessable(["body", error.pos], f"JSON decode error: {error.msg}", kind="json_invalid") from error
+        detail = json_detail(raw)
+        if detail is None:
+            raise unprocessable(["body", error.pos], "JSON decode error", {}, kind="json_invalid") from error
+        raise HttpError(422, detail) from error
 
 
-def _query_dict(request: web.Request) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key in request.query:
-        found = request.query.getall(key)
-        values[key] = found if len(found) > 1 else found[0]
-    return values
+def _query_dict(request: web.Request) -> dict[str, str]:
+    """Return the query; of a parameter that stands twice the last one counts."""
+    return {key: value for key, value in request.query.items()}
 
 
 async def build_call(context: ApiContext, spec: RouteSpec, request: web.Request) -> Call:
@@ -222,7 +212,7 @@ async def build_call(context: ApiContext, spec: RouteSpec, request: web.Request)
             source = request.clone(client_max_size=spec.body_bytes_max)
         data = await read_json(source, required=spec.body_required)
         try:
-            call.body = spec.body.model_validate({} if data is None else data)
+            call.body = spec.body.model_validate({} if data is None else data, from_attributes=True)
         except ValidationError as error:
             raise HttpError(422, validation_detail(error, "body")) from error
         except RecursionError as error:

@@ -97,16 +97,18 @@ def detail_event(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_event(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event of `GET /api/executions/{id}/events`: ids as numbers, times with `+00:00`."""
+    """Return an event of `GET /api/executions/{id}/events`: ids as numbers, times with `+00:00`, and keys in its own order."""
     created = time_offset(row["created_at"])
-    return {
+    document = {
         **detail_event(row),
         "created_at": created,
-        "timestamp": created,
         "catalog_id": row["catalog_id"],
         "parent_execution_id": row["parent_execution_id"],
         "parent_event_id": row["parent_event_id"],
     }
+    execution_id = document.pop("execution_id")
+    del document["timestamp"]
+    return {**document, "execution_id": execution_id, "timestamp": created}
 
 
 def pagination(*, page: int, page_size: int, total: int) -> dict[str, Any]:
@@ -143,18 +145,24 @@ def status_document(row: Mapping[str, Any], *, full: bool) -> dict[str, Any]:
         variables = {key: _compact(value) for key, value in variables.items()}
     steps = list(state.get("completed_steps") or [])
     duration = _duration(row)
-    return {
+    original = {
         "execution_id": str(row["execution_id"]),
-        "status": status,
         "current_step": state.get("current_step"),
         "completed_steps": steps,
         "failed": status == "FAILED",
         "completed": status in TERMINAL,
-        "completion_inferred": False,
+        "completion_inferred": row["inferred"],
+        "variables": variables,
+        "start_time": time_offset(row["start_time"]),
+        "end_time": time_offset(row["end_time"]),
+        "duration_seconds": duration,
+        "duration_human": None if duration is None else duration_human(duration),
+    }
+    return original | {
+        "status": status,
         "cancelled": status == "CANCELLED",
         "is_cancelled": status == "CANCELLED",
         "error": row["error"],
-        "variables": variables,
         "progress": {
             "total_steps": None,
             "completed_steps": len(steps),
@@ -163,10 +171,6 @@ def status_document(row: Mapping[str, Any], *, full: bool) -> dict[str, Any]:
         },
         "path": row["path"],
         "version": row["version"],
-        "start_time": time_offset(row["start_time"]),
-        "end_time": time_offset(row["end_time"]),
-        "duration_seconds": duration,
-        "duration_human": None if duration is None else duration_human(duration),
     }
 
 

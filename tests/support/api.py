@@ -72,7 +72,9 @@ class RunningApi:
 
 
 @asynccontextmanager
-async def running_api(dsn: str, *, nats_url: str = UNREACHABLE_NATS, **settings: Any) -> AsyncIterator[RunningApi]:
+async def running_api(
+    dsn: str, *, nats_url: str = UNREACHABLE_NATS, internal_token: str = TOKEN, **settings: Any
+) -> AsyncIterator[RunningApi]:
     """Run the API until the block is left."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -81,7 +83,7 @@ async def running_api(dsn: str, *, nats_url: str = UNREACHABLE_NATS, **settings:
         noetl_port=port,
         noetl_server_url=url,
         noetl_postgres_dsn=SecretStr(dsn),
-        noetl_internal_api_token=SecretStr(TOKEN),
+        noetl_internal_api_token=SecretStr(internal_token),
         noetl_encryption_key=SecretStr(base64.b64encode(b"k" * 32).decode()),
         **settings,
     )

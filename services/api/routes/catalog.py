@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import orjson
 from aiohttp import web
 from pydantic import Field, model_validator
 
@@ -94,10 +93,6 @@ class Entries(Answer):
     entries: list[Entry]
 
 
-def _fragment(text: str | None) -> orjson.Fragment | None:
-    return None if text is None else orjson.Fragment(text)
-
-
 def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "catalog_id": str(row["catalog_id"]),
@@ -105,9 +100,9 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
         "version": row["version"],
         "kind": row["kind"],
         "content": row["content"],
-        "layout": _fragment(row["layout"]),
-        "payload": _fragment(row["payload"]),
-        "meta": _fragment(row["meta"]),
+        "layout": row["layout"],
+        "payload": row["payload"],
+        "meta": row["meta"],
         "created_at": row["created_at"],
     }
 

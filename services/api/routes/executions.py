@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 from aiohttp import web
 
 from services.api import views
 from services.api.auth.roles import Access
-from services.api.http import Call, RouteTable, not_found, reply, unprocessable
+from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.metrics import EXECUTIONS_ENDED
 from services.api.models import CancelBody, DetailQuery, ListQuery, PageQuery, StatusQuery
+from services.api.original import original_life
 from services.api.redaction import redact
-from services.api.store.database import Row
 from services.api.store.lifecycle import CancelExecution
 from services.api.store.queries import queries
-
-if TYPE_CHECKING:
-    pass
 
 routes = RouteTable("executions")
 
@@ -27,10 +25,17 @@ OFFSET_MAX = 5000  # deeper pages are refused, as in the original
 CASCADE_DEPTH_MAX = 64  # generations of children that one cancel follows
 
 
-async def _header(call: Call, execution_id: int, *, message: str | None = None) -> Row:
-    row = await call.context.database.fetchrow(_SQL["header"], execution_id)
-    if row is None:
+async def _header(call: Call, execution_id: int, *, message: str | None = None) -> dict[str, Any]:
+    """Return the execution as the routes show it, from its row or, when the original runs it, from its log."""
+    database = call.context.database
+    found = await database.fetchrow(_SQL["header"], execution_id)
+    if found is None:
         raise not_found(message or f"Execution {execution_id} not found")
+    row = {**found, "inferred": False}
+    if row["stream_version"] == 0:
+        log = await database.fetchrow(_SQL["original_life"], execution_id)
+        if log is not None and log["started_at"] is not None:
+            row |= asdict(original_life(log))
     return row
 
 
@@ -41,7 +46,7 @@ async def list_executions(call: Call) -> web.StreamResponse:
     size = min(query.page_size, PAGE_SIZE_MAX)
     offset = (query.page - 1) * size
     if offset > OFFSET_MAX:
-        raise unprocessable(["query", "page"], f"Requested page is too deep. Max supported offset is {OFFSET_MAX}.")
+        raise HttpError(422, f"Requested page is too deep. Max supported offset is {OFFSET_MAX}.")
     status = query.status.upper() if query.status else None
     rows = await call.context.database.fetch(_SQL["list_page"], size, offset, status)
     return reply([views.list_item(row) for row in rows])
@@ -81,7 +86,7 @@ async def detail(call: Call) -> web.StreamResponse:
     row = await _header(call, execution_id)
     document = views.list_item(row)
     terminal = None
-    if row["status"] in views.TERMINAL:
+    if row["stream_version"] > 0 and row["status"] in views.TERMINAL:
         terminal = await call.context.database.fetchrow(_SQL["terminal_result"], execution_id)
     if terminal is not None:
         document["result"] = redact(terminal["result"])

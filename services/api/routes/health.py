@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import asyncpg
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, REGISTRY, generate_latest
 
 from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, reply
@@ -71,4 +71,4 @@ async def metrics(call: Call) -> web.StreamResponse:
     UP.set(1)
     POOL_IN_USE.set(database.size - database.idle)
     POOL_WAITING.set(database.waiting)
-    return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

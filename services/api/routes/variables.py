@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import orjson
 from aiohttp import web
 from pydantic import model_validator
 
@@ -89,7 +88,7 @@ class VariablesDeleted(Answer):
 
 def _document(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "value": orjson.Fragment(row["var_value"]),
+        "value": row["var_value"],
         "type": row["var_type"],
         "source_step": row["source_step"],
         "created_at": time_z(row["created_at"]),

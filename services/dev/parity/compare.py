@@ -104,17 +104,21 @@ def _without_ids(value: Any) -> Any:
     return [_without_ids(item) for item in value] if isinstance(value, list) else value
 
 
-def _apply_masks(value: Any, masks: Sequence[Mask], place: str = "", depth: int = 0) -> Any:
+def _apply_masks(value: Any, masks: Sequence[Mask], place: str = "", parent: object = None) -> Any:
     for mask in masks:
-        if place_matches(mask.at, place):
+        if place_matches(mask.at, place) and not (mask.while_running and _has_ended(parent)):
             value = _masked(value, mask.kind)
-    if depth >= DEPTH_MAX:
+    if place.count("/") >= DEPTH_MAX:
         return value
     if isinstance(value, dict):
-        return {key: _apply_masks(item, masks, f"{place}/{key}", depth + 1) for key, item in value.items()}
+        return {key: _apply_masks(item, masks, f"{place}/{key}", value) for key, item in value.items()}
     if isinstance(value, list):
-        return [_apply_masks(item, masks, f"{place}/{index}", depth + 1) for index, item in enumerate(value)]
+        return [_apply_masks(item, masks, f"{place}/{index}", value) for index, item in enumerate(value)]
     return value
+
+
+def _has_ended(parent: object) -> bool:
+    return isinstance(parent, dict) and parent.get("end_time") is not None
 
 
 def _without(value: Any, places: Sequence[str], place: str = "") -> Any:
@@ -150,7 +154,9 @@ def _header_findings(base: Answer, other: Answer, ignored: Sequence[str]) -> Ite
     for name in HEADERS:
         one, two = base.headers.get(name), other.headers.get(name)
         if name == "location":  # relative to whichever server was asked
-            one, two = (None if text is None else urlsplit(text)._replace(scheme="", netloc="").geturl() for text in (one, two))
+            one, two = (
+                None if text is None else urlsplit(text)._replace(scheme="", netloc="").geturl() for text in (one, two)
+            )
         if one != two and name not in ignored:
             yield Finding(at=f"header {name}", base=_show(one), other=_show(two))
 
@@ -178,7 +184,11 @@ def _body_findings(
         found = True
         yield finding
     if not found and _is_compact(base.body) != _is_compact(other.body):
-        yield Finding(at="body (white space or escapes)", base=_show(base.body[:80].decode(errors="replace")), other=_show(other.body[:80].decode(errors="replace")))
+        yield Finding(
+            at="body (white space or escapes)",
+            base=_show(base.body[:80].decode(errors="replace")),
+            other=_show(other.body[:80].decode(errors="replace")),
+        )
 
 
 def _unexpected(document: Any, expected: dict[str, Any], place: str = "") -> Iterator[Finding]:

@@ -15,6 +15,19 @@ MASKS: tuple[Mask, ...] = (
     Mask(route="GET /api/pool/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),
     Mask(route="GET /api/result/stats", at="/*", kind=MaskKind.TYPE, reason=_MEMORY),
     Mask(route="GET /api/temp/stats", at="/*", kind=MaskKind.TYPE, reason=_MEMORY),
+    Mask(
+        route="GET /api/executions*",
+        at="*/duration_*",
+        kind=MaskKind.TYPE,
+        reason="of what still runs: until the time of the answer",
+        while_running=True,
+    ),
+    Mask(
+        route="GET /api/worker/pools",
+        at="/items/*/status",
+        kind=MaskKind.TYPE,
+        reason="whether the last heartbeat is recent depends on the time of the answer",
+    ),
     Mask(route="* *", at="*/generated_at", kind=MaskKind.TIME, reason="time of the answer"),
     Mask(
         route="GET /api/executions/{execution_id}/status",

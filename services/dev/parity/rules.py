@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -16,7 +16,6 @@ import yaml
 from services.dev.parity.recordings import Request
 
 DIFFERENCES_FILE = "differences.yaml"
-ALL_BUT_METHOD = 2  # parts of "GET /path"
 
 
 class RuleError(Exception):
@@ -41,6 +40,7 @@ class Mask:
     at: str
     kind: MaskKind
     reason: str
+    while_running: bool = False  # only where the object around it has no `end_time`
 
     def covers(self, request: Request) -> bool:
         """Whether the mask is for this request."""
@@ -71,7 +71,6 @@ class Difference:
     detail: str | None = None  # what Playhead's body must contain when statuses or bodies differ
     whole_body: bool = False
     headers: tuple[str, ...] = ()
-    unless: dict[str, Any] = field(default_factory=dict)
 
     def covers(self, request: Request) -> bool:
         """Whether the difference may be seen in an answer to this request."""

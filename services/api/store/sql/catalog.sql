@@ -18,9 +18,9 @@ INSERT INTO noetl.catalog (catalog_id, path, version, kind, content, payload, me
 VALUES ($1, $2, $3::int::smallint, $4, $5, $6, $7, now() AT TIME ZONE 'UTC');
 
 -- name: list_entries
--- Newest first. JSON columns as text: they are passed on, not read.
+-- Newest first.
 -- $1 kind text or NULL, $2 path text or NULL, $3 agents only bool, $4 capabilities text[] (all of them), $5 limit, $6 offset int
-SELECT catalog_id, path, version, kind, content, layout::text AS layout, payload::text AS payload, meta::text AS meta, created_at
+SELECT catalog_id, path, version, kind, content, layout, payload, meta, created_at
   FROM noetl.catalog
  WHERE ($1::text IS NULL OR kind = $1)
    AND ($2::text IS NULL OR path = $2)
@@ -31,14 +31,14 @@ SELECT catalog_id, path, version, kind, content, layout::text AS layout, payload
 
 -- name: entry_by_id
 -- $1 catalog id bigint
-SELECT catalog_id, path, version, kind, content, layout::text AS layout, payload::text AS payload, meta::text AS meta, created_at
+SELECT catalog_id, path, version, kind, content, layout, payload, meta, created_at
   FROM noetl.catalog
  WHERE catalog_id = $1
  LIMIT 1;
 
 -- name: entry_by_path
 -- $1 path text, $2 version int or NULL for the newest
-SELECT catalog_id, path, version, kind, content, layout::text AS layout, payload::text AS payload, meta::text AS meta, created_at
+SELECT catalog_id, path, version, kind, content, layout, payload, meta, created_at
   FROM noetl.catalog
  WHERE path = $1 AND ($2::int IS NULL OR version = $2::int)
  ORDER BY version DESC

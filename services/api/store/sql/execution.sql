@@ -18,17 +18,17 @@ SELECT catalog_id, path, version, kind, content
 SELECT catalog_id, path, version, kind, content FROM noetl.catalog WHERE catalog_id = $1 LIMIT 1;
 
 -- name: list_page
--- Newest first. Rows of the original whose end never reached this table get it from their terminal event.
+-- Newest first. Executions of the original (stream_version 0) have the end that their terminal event says.
 -- $1 limit int (1..200), $2 offset int (0..5000), $3 status text or NULL
 SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.status) AS status,
-       COALESCE(e.start_time, e.created_at) AS start_time, COALESCE(e.end_time, t.created_at) AS end_time,
-       COALESCE(e.error, t.error) AS error, e.parent_execution_id, now() AS now
+       COALESCE(e.start_time, e.created_at) AS start_time, COALESCE(t.created_at, e.end_time) AS end_time,
+       e.error, e.parent_execution_id, now() AS now
   FROM noetl.execution e
   JOIN noetl.catalog c ON c.catalog_id = e.catalog_id
   LEFT JOIN LATERAL (
         SELECT CASE WHEN v.event_type = 'execution.cancelled' THEN 'CANCELLED'
                     WHEN v.event_type LIKE '%.failed' THEN 'FAILED' ELSE 'COMPLETED' END AS status,
-               v.created_at AT TIME ZONE 'UTC' AS created_at, v.error
+               v.created_at AT TIME ZONE 'UTC' AS created_at
           FROM noetl.event v
          WHERE e.stream_version = 0 AND v.execution_id = e.execution_id
            AND v.event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed', 'command.failed',
@@ -41,24 +41,34 @@ SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.sta
  LIMIT $1 OFFSET $2;
 
 -- name: header
--- One execution as the routes show it. $1 execution id bigint
-SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.status) AS status,
-       COALESCE(e.start_time, e.created_at) AS start_time, COALESCE(e.end_time, t.created_at) AS end_time,
-       COALESCE(e.error, t.error) AS error, e.parent_execution_id, e.state, e.stream_version, e.last_event_id, now() AS now
+-- One execution as its row has it. $1 execution id bigint
+SELECT e.execution_id, e.catalog_id, c.path, c.version, e.status, COALESCE(e.start_time, e.created_at) AS start_time,
+       e.end_time, e.error, e.parent_execution_id, e.state, e.stream_version, e.last_event_id, now() AS now
   FROM noetl.execution e
   JOIN noetl.catalog c ON c.catalog_id = e.catalog_id
+ WHERE e.execution_id = $1
+ LIMIT 1;
+
+-- name: original_life
+-- What the log tells of an execution that the original ran: its row is often behind. $1 execution id bigint
+SELECT f.started_at, t.event_type AS terminal_type, t.created_at AS terminal_at, t.error AS terminal_error,
+       n.event_type AS newest_type, n.status AS newest_status, n.node_name AS newest_node, n.created_at AS newest_at,
+       n.error AS newest_error, now() AS now,
+       EXISTS (SELECT FROM noetl.command c WHERE c.execution_id = $1 AND c.status IN ('PENDING', 'CLAIMED', 'RUNNING')) AS open_commands
+  FROM (SELECT min(created_at) AT TIME ZONE 'UTC' AS started_at
+          FROM (SELECT created_at FROM noetl.event WHERE execution_id = $1 ORDER BY event_id LIMIT 1) first) f
   LEFT JOIN LATERAL (
-        SELECT CASE WHEN v.event_type = 'execution.cancelled' THEN 'CANCELLED'
-                    WHEN v.event_type LIKE '%.failed' THEN 'FAILED' ELSE 'COMPLETED' END AS status,
-               v.created_at AT TIME ZONE 'UTC' AS created_at, v.error
-          FROM noetl.event v
-         WHERE e.stream_version = 0 AND v.execution_id = e.execution_id
-           AND v.event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed', 'command.failed',
-                                'playbook.completed', 'workflow.completed')
-         ORDER BY v.event_id DESC
+        SELECT event_type, created_at AT TIME ZONE 'UTC' AS created_at, error
+          FROM noetl.event
+         WHERE execution_id = $1 AND event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed',
+                                                    'command.failed', 'playbook.completed', 'workflow.completed')
+         ORDER BY event_id DESC
          LIMIT 1
   ) t ON true
- WHERE e.execution_id = $1
+  LEFT JOIN LATERAL (
+        SELECT event_type, status, node_name, created_at AT TIME ZONE 'UTC' AS created_at, error
+          FROM noetl.event WHERE execution_id = $1 ORDER BY event_id DESC LIMIT 1
+  ) n ON true
  LIMIT 1;
 
 -- name: stream_header

@@ -10,7 +10,7 @@ ON CONFLICT (execution_id, var_name) DO UPDATE
 
 -- name: list
 -- $1 execution id bigint, $2 limit int
-SELECT var_name, var_type, var_value::text AS var_value, source_step, created_at, accessed_at, access_count
+SELECT var_name, var_type, var_value, source_step, created_at, accessed_at, access_count
   FROM noetl.transient
  WHERE execution_id = $1 AND (expires_at IS NULL OR expires_at > now())
  ORDER BY created_at, var_name
@@ -21,7 +21,7 @@ SELECT var_name, var_type, var_value::text AS var_value, source_step, created_at
 UPDATE noetl.transient
    SET access_count = LEAST(access_count, 2147483646) + 1, accessed_at = now()
  WHERE execution_id = $1 AND var_name = $2 AND (expires_at IS NULL OR expires_at > now())
-RETURNING var_name, var_type, var_value::text AS var_value, source_step, created_at, accessed_at, access_count;
+RETURNING var_name, var_type, var_value, source_step, created_at, accessed_at, access_count;
 
 -- name: delete
 -- $1 execution id bigint, $2 name text

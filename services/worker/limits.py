@@ -34,6 +34,14 @@ SEQUENCE_RUNS_MAX = 10_000  # runs of all tasks of one sequence, retries and jum
 SEQUENCE_VARIABLES_MAX_BYTES = (
     131_072  # of what a sequence sets: it travels in the event even when its result is stored
 )
+CURSOR_ROWS = 100_000  # rows of one slot without `cursor.options.max_iterations`; the original's default
+CURSOR_ROWS_MAX = 10_000_000
+CURSOR_CONCURRENCY_MAX = 64  # rows of one slot at once
+CLAIM_SQL_ATTEMPTS_MAX = 3  # runs of a claim whose connection is lost
+FRAME_SECONDS = 30  # of one claim, without `frame.max_seconds`; the original's default
+FRAMES_SHOWN_MAX = 100  # frames that a slot's result tells about
+FRAME_LEASE_SECONDS_MIN, FRAME_LEASE_SECONDS_MAX = 5.0, 3600.0  # what the server accepts
+FRAME_HEARTBEAT_SECONDS_MIN = 1.0
 RETRY_ATTEMPTS = 3  # tries in all without `attempts`; the original's default
 RETRY_ATTEMPTS_MAX = 1000  # of one task; as the engine's of a step
 RETRY_DELAY_SECONDS = 1.0  # without `delay`; the original's default

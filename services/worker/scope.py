@@ -34,6 +34,7 @@ class CommandScope:
         self.renderer = Renderer(api)
         self._keychain = Keychain(api, command)
         self._slots = slots
+        self.keeps_slot = False  # whether it counts as in flight while it sleeps
 
     async def rendered(self, value: Any, names: Mapping[str, Any], *, places: list[Path] | None = None) -> Any:
         """Return what an author wrote with its templates evaluated: all of them, or only those at `places`.
@@ -92,6 +93,9 @@ class CommandScope:
         return ToolError(error.kind, error.code, message, retryable=error.retryable, data=data)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait without counting as a command in flight."""
+        """Wait without counting as a command in flight, unless other work of the command goes on."""
+        if self.keeps_slot:
+            await asyncio.sleep(seconds)
+            return
         async with self._slots.given_up():
             await asyncio.sleep(seconds)

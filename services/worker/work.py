@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 
 from services.worker.command import Command
+from services.worker.cursor import KIND as CURSOR
+from services.worker.cursor import run_slot
 from services.worker.limits import SEQUENCE_VARIABLES_MAX_BYTES
 from services.worker.outcome import Outcome, outcome_of, sequence_outcome
 from services.worker.scope import CommandScope
@@ -57,7 +59,23 @@ async def run_sequence_command(scope: CommandScope) -> Outcome:
     return sequence_outcome(result, selecting(command.tool_config))
 
 
-WORK: Mapping[str, Work] = MappingProxyType({SEQUENCE: run_sequence_command})
+async def run_cursor_command(scope: CommandScope) -> Outcome:
+    """Run one slot of a cursor loop.
+
+    Raises:
+        ToolError: it is malformed, or its rows cannot be claimed; rows that fail are counted.
+    """
+    command = scope.command
+    source = {"tool_config": {"cursor": command.tool_config.get("cursor")}, "input": command.input}
+    policy = command.tool_config.get("frame_policy")
+    frame_rows = policy.get("max_rows") if isinstance(policy, Mapping) else None
+    names = {**scope.names, "__frame_max_rows": frame_rows or 1}
+    source = await scope.rendered(source, names, places=command.deferred)
+    config = {**command.tool_config, **source["tool_config"]}
+    return outcome_of(await run_slot(scope, config, source["input"]))
+
+
+WORK: Mapping[str, Work] = MappingProxyType({SEQUENCE: run_sequence_command, CURSOR: run_cursor_command})
 KINDS = frozenset({*TOOLS, *WORK})
 
 

@@ -186,6 +186,17 @@ class LoadItem(Lax):
 
     execution_id: Id
     after_version: int = Field(0, ge=0, le=ID_MAX)
+    snapshot: bool = Field(
+        True, description="from version 0: the newest snapshot and the events after it, if there is one"
+    )
+
+
+class SnapshotBody(Lax):
+    """Body of `POST /api/internal/executions/snapshot`."""
+
+    execution_id: Id
+    version: int = Field(ge=1, le=ID_MAX)
+    snapshot: dict[str, Any]
 
 
 class LoadBody(Lax):

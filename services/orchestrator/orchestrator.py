@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from services.orchestrator.deciding import Decider
-from services.orchestrator.metrics import CACHED, DECISIONS, LOADS
+from services.orchestrator.metrics import CACHED, DECISIONS, LOADS, SNAPSHOTS
 from services.orchestrator.tracked import Tracked, TrackedExecutions
 from shared.engine import Decision, Event, Options, failure, initial_state, status_document
 from shared.engine.jsontext import dumps
+from shared.engine.snapshot import SnapshotFormatError, SnapshotSizeError, snapshot_from_json, snapshot_to_json
 from shared.platform.api_client import ApiClient
+from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 from shared.platform.tracing import span
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Orchestrator:
             LOADS.labels(reason="gap").inc(len(gaps))
             await self._load(gaps)
         await self._decide(events)
+        await self._keep(events)
         CACHED.set(len(self._tracked))
 
     async def reconcile(self, execution_ids: Collection[int]) -> None:
@@ -66,28 +69,55 @@ class Orchestrator:
                     break
                 left = await self._load_page(left)
 
-    async def _load_page(self, execution_ids: list[int]) -> list[int]:
-        """Load one page and return the executions that have more."""
+    async def _load_page(self, execution_ids: list[int], *, snapshots: bool = True) -> list[int]:
+        """Load one page and return the executions that have more; one whose snapshot cannot be read is folded whole."""
         after: dict[int, int] = {}
         for key in execution_ids:
             known = self._tracked.get(key)
             after[key] = known.state.version if known is not None else 0
         with span("orchestrator load", executions=len(after)):
-            answer = await self._api.load(after)
+            answer = await self._api.load(after, snapshots=snapshots)
         for key in answer["missing"]:
             log.warning("execution not found", extra={"execution_id": key})
             self._tracked.drop(key)
         more: list[int] = []
+        unreadable: list[int] = []
         for document in answer["executions"]:
             key = int(document["execution_id"])
-            tracked = self._tracked.get(key) or Tracked(initial_state(key, int(document["catalog_id"])))
+            tracked = self._tracked.get(key) or _opened(document)
+            if tracked is None:
+                unreadable.append(key)
+                continue
             for envelope in document["events"]:
                 tracked.fold(Event.from_envelope(envelope))
             tracked.decided = int(document["decided_version"])
             self._tracked.put(key, tracked)
             if not document["complete"]:
                 more.append(key)
+            else:
+                tracked.actionable = max(tracked.actionable, int(document["actionable_version"]))
+        if unreadable and snapshots:
+            more += await self._load_page(unreadable, snapshots=False)
         return more
+
+    async def _keep(self, execution_ids: Iterable[int]) -> None:
+        """Store snapshots of executions that have grown much; without one, loading folds the log from further back."""
+        for key in execution_ids:
+            tracked = self._tracked.get(key)
+            if tracked is None or not tracked.needs_snapshot:
+                continue
+            tracked.kept_version = tracked.state.version
+            try:
+                encoded = dumps(snapshot_to_json(tracked.state))
+                tracked.kept_bytes = len(encoded)
+                with span("orchestrator snapshot", execution_id=key):
+                    await self._api.put_snapshot(key, tracked.state.version, encoded)
+                SNAPSHOTS.labels(outcome="stored").inc()
+            except SnapshotSizeError:
+                SNAPSHOTS.labels(outcome="too_large").inc()
+            except (ApiRefusedError, ApiUnavailableError) as error:
+                SNAPSHOTS.labels(outcome="failed").inc()
+                log.warning("snapshot not stored", extra={"execution_id": key, "error": str(error)})
 
     # --- deciding --------------------------------------------------------------------------------------------------
 
@@ -148,6 +178,18 @@ class Orchestrator:
             log.error("decision rejected", extra={**fields, "error": result.get("error")})
             rejected[key] = str(result.get("error"))
         return True
+
+
+def _opened(document: Mapping[str, Any]) -> Tracked | None:
+    """Return an execution as its snapshot has it, or before its first event; None when the snapshot cannot be read."""
+    key, snapshot = int(document["execution_id"]), document.get("snapshot")
+    if snapshot is None:
+        return Tracked(initial_state(key, int(document["catalog_id"])))
+    try:
+        return Tracked(snapshot_from_json(snapshot))
+    except SnapshotFormatError as error:
+        log.info("snapshot cannot be read; folding the log", extra={"execution_id": key, "error": str(error)})
+        return None
 
 
 def _calls(decisions: Mapping[int, bytes]) -> Iterator[list[int]]:

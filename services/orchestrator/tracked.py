@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shared.engine import ACTIONABLE_TYPES, Event, State, VersionGapError, evolve, initial_state, own_meta
+from shared.engine.limits import SNAPSHOT_BYTES_PER_EVENT, SNAPSHOT_EVENTS_MIN
 
 # Events that only a decision writes: right behind the decided mark they carry it along, as the API does at the commit.
 _DECIDED_TYPES = frozenset(
@@ -36,12 +37,15 @@ class Tracked:
         decided: the decided mark as far as known; compare-and-set finds out when it is wrong.
         actionable: version of the newest folded event that may need a decision.
         settled: version up to which our own decisions' events must be folded before the next decision.
+        kept_version, kept_bytes: of the newest snapshot that is known.
     """
 
-    __slots__ = ("actionable", "decided", "settled", "state")
+    __slots__ = ("actionable", "decided", "kept_bytes", "kept_version", "settled", "state")
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.kept_version = state.version
+        self.kept_bytes = 0
         self.decided = 0
         self.actionable = 0
         self.settled = 0
@@ -50,6 +54,13 @@ class Tracked:
     def needs_decision(self) -> bool:
         """Whether something happened that nobody has decided, and everything decided before has been folded."""
         return not self.state.is_terminal and self.actionable > self.decided and self.state.version >= self.settled
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether so much has happened since the newest snapshot that another one is worth its bytes."""
+        size = max(self.kept_bytes, self.state.data_bytes)
+        events = max(SNAPSHOT_EVENTS_MIN, size // SNAPSHOT_BYTES_PER_EVENT)
+        return not self.state.is_terminal and self.state.version - self.kept_version >= events
 
     def fold(self, event: Event) -> None:
         """Fold one event.

@@ -93,9 +93,15 @@ class ApiClient:
         answer: Json = await self._call("POST", "/api/internal/events/project", body)
         return answer
 
-    async def load(self, executions: Mapping[int, int]) -> Json:
-        """Load executions with their events after a version: `{execution_id: after_version}`, 200 at most."""
-        body = {"executions": [{"execution_id": key, "after_version": value} for key, value in executions.items()]}
+    async def load(self, executions: Mapping[int, int], *, snapshots: bool = True) -> Json:
+        """Load executions with their events after a version: `{execution_id: after_version}`, 200 at most.
+
+        From version 0, with `snapshots`, an execution may come as a snapshot with the events after it.
+        """
+        items = [
+            {"execution_id": key, "after_version": value, "snapshot": snapshots} for key, value in executions.items()
+        ]
+        body = {"executions": items}
         answer: Json = await self._call("POST", "/api/internal/executions/load", body)
         return answer
 
@@ -103,6 +109,11 @@ class ApiClient:
         """Return a catalog entry with its content."""
         answer: Json = await self._call("GET", f"/api/internal/playbooks/{catalog_id}")
         return answer
+
+    async def put_snapshot(self, execution_id: int, version: int, snapshot: bytes) -> bool:
+        """Keep a folded state (JSON text); False when a newer one is there or the execution has ended."""
+        body = {"execution_id": execution_id, "version": version, "snapshot": orjson.Fragment(snapshot)}
+        return bool((await self._call("POST", "/api/internal/executions/snapshot", body))["stored"])
 
     async def resolve_references(self, locators: Sequence[str]) -> Json:
         """Return `{"data": {locator: value}, "missing": [locator ..]}`, 64 locators at most."""

@@ -45,7 +45,7 @@ class RunningApi:
 
     async def log(self, execution_id: int) -> list[dict[str, Any]]:
         """Return the envelopes of an execution in order."""
-        answer = await self.client.load({execution_id: 0})
+        answer = await self.client.load({execution_id: 0}, snapshots=False)
         events: list[dict[str, Any]] = answer["executions"][0]["events"]
         return events
 

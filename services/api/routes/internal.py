@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import xxhash
 from aiohttp import web
 
 from services.api import references, views
@@ -27,12 +28,14 @@ from services.api.models import (
     ProjectBody,
     ReconcileBody,
     ReferencesBody,
+    SnapshotBody,
 )
 from services.api.reconcile import reconcile
 from services.api.store.commit import CommitDecision, CommitResult, Effect
 from services.api.store.projections import project
 from services.api.store.queries import queries
 from shared.engine import IssueCommand, effect_from_json
+from shared.engine.limits import SNAPSHOT_BYTES_MAX, SNAPSHOT_EVENTS_MIN
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext
@@ -42,9 +45,11 @@ log = logging.getLogger(__name__)
 
 _OUTBOX = queries("outbox")
 _EXECUTION = queries("execution")
+_SNAPSHOT = queries("snapshot")
 LOAD_EVENTS_MAX = 5000  # events of one `load` answer, shared by its executions
 REFERENCES_BYTES_MAX = references.LOOP_RESULT_BYTES_MAX  # of one answer
 COMMIT_BODY_BYTES_MAX = 72 << 20  # a loop's collection and its commands, see COMMIT_BYTES_MAX of the orchestrator
+SNAPSHOT_BODY_BYTES_MAX = SNAPSHOT_BYTES_MAX + (8 << 20)  # the engine's estimate of a state's size is a little low
 JITTER_SHARE = 0.2  # of the publish back-off, so that failed rows do not return together
 
 
@@ -118,24 +123,57 @@ async def load(call: Call) -> web.StreamResponse:
     """Answer the tail of each execution; `complete` is false when the limit cut it."""
     body: LoadBody = call.body
     after = {item.execution_id: item.after_version for item in body.executions}
+    whole = {item.execution_id for item in body.executions if item.snapshot and item.after_version == 0}
     rows = await call.context.database.fetch(_EXECUTION["watermarks"], list(after))
     left = LOAD_EVENTS_MAX
     documents: list[dict[str, Any]] = []
     async with call.context.database.connection() as connection:
         for row in rows:
             version = after[row["execution_id"]]
+            kept = None
+            if row["execution_id"] in whole and row["stream_version"] >= SNAPSHOT_EVENTS_MIN:
+                stored = await connection.fetchrow(_SNAPSHOT["newest"], f"execution/{row['execution_id']}")
+                if stored is not None:
+                    version, kept = stored["version"], orjson.Fragment(stored["snapshot"])
             events = await connection.fetch(_EXECUTION["stream"], row["execution_id"], version, left) if left else []
             left -= len(events)
             newest = events[-1]["stream_version"] if events else version
             documents.append(
                 {
                     **dict(row),
+                    "snapshot": kept,
                     "events": [views.envelope(dict(event)) for event in events],
                     "complete": newest >= row["stream_version"],
                 }
             )
     found = {row["execution_id"] for row in rows}
     return reply({"executions": documents, "missing": [item for item in after if item not in found]})
+
+
+@routes.add(
+    "POST",
+    "/api/internal/executions/snapshot",
+    "Keep a folded state",
+    role=Access.INTERNAL,
+    body=SnapshotBody,
+    errors=(413,),
+    body_bytes_max=SNAPSHOT_BODY_BYTES_MAX,
+)
+async def snapshot(call: Call) -> web.StreamResponse:
+    """Keep it unless there is a newer one or the execution has ended; loading then starts from it."""
+    body: SnapshotBody = call.body
+    text = orjson.dumps(body.snapshot)
+    checksum = xxhash.xxh3_64_hexdigest(text)
+    async with call.context.database.connection() as connection:
+        tag = await connection.execute(
+            _SNAPSHOT["put"],
+            f"execution/{body.execution_id}",
+            body.version,
+            text.decode(),
+            checksum,
+            body.execution_id,
+        )
+    return reply({"stored": tag.endswith(" 1")})
 
 
 @routes.add(

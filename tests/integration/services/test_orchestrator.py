@@ -125,3 +125,55 @@ async def test_an_execution_that_was_cancelled_is_left_alone(api: RunningApi) ->
     await orchestrator.handle({execution: log})
     assert types(await api.log(execution))[-1] == "execution.cancelled"
     assert issued(await api.log(execution)) == ["start"]
+
+
+LONG = """
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: long, path: services/long}
+workflow:
+  - step: start
+    loop: {in: 260, iterator: n, spec: {mode: parallel, max_in_flight: 260}}
+    tool: {kind: noop}
+    next: {arcs: [{step: end}]}
+  - step: end
+    tool: {kind: noop}
+"""
+
+
+async def answer_items(api: RunningApi, execution: int, indexes: range) -> None:
+    commands = {
+        item["meta"]["loop_iteration_index"]: item["command_id"]
+        for item in await api.log(execution)
+        if item["event_type"] == "command.issued" and item["node_name"] == "start"
+    }
+    for index in indexes:
+        payload = {"command_id": commands[index], "response": {"n": index}}
+        kinds = ("command.started", "call.done", "step.exit", "command.completed")
+        events = [{"step": "start", "name": kind, "payload": payload} for kind in kinds]
+        body = {"execution_id": str(execution), "worker_id": "w1", "events": events}
+        status, answer = await api.request("POST", "/api/events/batch", body)
+        assert status == 202, answer
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_long_execution_is_loaded_from_its_snapshot(api: RunningApi, readable: bool) -> None:
+    execution = await api.start(LONG)
+    await answer_items(api, execution, range(259))
+    await Orchestrator(api.client, cache_max=10).handle({execution: await api.log(execution)})
+    document = (await api.client.load({execution: 0}))["executions"][0]
+    assert document["snapshot"]["version"] > 1000
+    assert not document["events"], "nothing has happened since"
+    if not readable:  # of a release to come, say
+        await api.client.put_snapshot(execution, document["snapshot"]["version"] + 1, b'{"format": 999}')
+    await answer_items(api, execution, range(259, 260))
+    fresh = Orchestrator(api.client, cache_max=10)
+    await fresh.handle({execution: (await api.log(execution))[-1:]})
+    log = await api.log(execution)
+    done = next(item for item in log if item["event_type"] == "loop.done")
+    assert done["context"]["result"]["stats"] == {"total": 260, "success": 260, "failed": 0}
+    assert issued(log)[-1] == "end"
+    await api.work(execution, "end")
+    await fresh.handle({execution: (await api.log(execution))[-3:]})
+    assert types(await api.log(execution))[-1] == "playbook.completed"
+    assert (await api.client.load({execution: 0}))["executions"][0]["snapshot"] is None, "it is of no more use"

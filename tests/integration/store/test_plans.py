@@ -48,6 +48,7 @@ HOT = {
     ("reconcile", "undecided"): {"playhead_execution_undecided"},
     ("reconcile", "renotify"): {"playhead_command_open"},
     ("reconcile", "due_timers"): {"playhead_timer_due"},
+    ("snapshot", "newest"): {"projection_snapshot_pkey"},
     ("reconcile", "next_timer"): {"playhead_timer_due"},
     ("child", "ended_children"): {"playhead_command_child", "playhead_execution_parent_command"},
     ("child", "orphans"): {"playhead_execution_child_open", "command_pkey"},

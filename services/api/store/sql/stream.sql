@@ -93,7 +93,13 @@ UPDATE noetl.command AS c
 
 -- name: cancel_commands
 -- Close what a terminal execution leaves open. NOT IN keeps the planner from walking the index of all open commands.
+-- Its snapshot is of no more use.
 -- $1 execution ids bigint[]
+WITH snapshots AS (
+DELETE FROM noetl.projection_snapshot
+ WHERE tenant_id = 'default' AND organization_id = 'default' AND aggregate_type = 'playhead_state'
+   AND aggregate_id = ANY (SELECT 'execution/' || u.execution_id FROM unnest($1::bigint[]) AS u (execution_id))
+)
 UPDATE noetl.command AS c
    SET status = 'CANCELLED', completed_at = now(), updated_at = now()
   FROM unnest($1::bigint[]) AS u (execution_id)

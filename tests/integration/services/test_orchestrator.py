@@ -147,10 +147,12 @@ async def answer_items(api: RunningApi, execution: int, indexes: range) -> None:
         for item in await api.log(execution)
         if item["event_type"] == "command.issued" and item["node_name"] == "start"
     }
-    for index in indexes:
-        payload = {"command_id": commands[index], "response": {"n": index}}
-        kinds = ("command.started", "call.done", "step.exit", "command.completed")
-        events = [{"step": "start", "name": kind, "payload": payload} for kind in kinds]
+    for start in range(indexes.start, indexes.stop, 60):  # four events each: a batch has 256 at most
+        events = [
+            {"step": "start", "name": kind, "payload": {"command_id": commands[index], "response": {"n": index}}}
+            for index in indexes[start - indexes.start : start - indexes.start + 60]
+            for kind in ("command.started", "call.done", "step.exit", "command.completed")
+        ]
         body = {"execution_id": str(execution), "worker_id": "w1", "events": events}
         status, answer = await api.request("POST", "/api/events/batch", body)
         assert status == 202, answer

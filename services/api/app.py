@@ -24,10 +24,13 @@ from services.api.metrics import REQUEST_SECONDS
 from services.api.openapi import DOCUMENT, openapi_document
 from services.api.playbooks import PlaybookCatalog
 from services.api.routes import (
+    analysis,
+    assistants,
     catalog,
     commands,
     credentials,
     documents,
+    endings,
     events,
     execution,
     executions,
@@ -64,10 +67,13 @@ TABLES: tuple[RouteTable, ...] = (
     documents.routes,
     execution.routes,
     stream.routes,
+    endings.routes,
+    analysis.routes,
     executions.routes,
     events.routes,
     commands.routes,
     catalog.routes,
+    assistants.routes,
     runtime.routes,
     credentials.routes,
     keychain.routes,

@@ -21,6 +21,7 @@ WRITE_REFUSED = Counter("noetl_ingest_refused", "Writes refused before they were
 CLAIMS = Counter("noetl_command_claims", "Answers to command claims", ["outcome"])
 DECISIONS = Counter("noetl_decision_commits", "Decisions by outcome", ["outcome"])
 EXECUTIONS_STARTED = Counter("noetl_executions_started", "Executions started")
+DUPLICATE_STARTS = Counter("noetl_executions_duplicate", "Starts answered with an earlier execution of the same key")
 EXECUTIONS_ENDED = Counter("noetl_executions_ended", "Executions ended", ["status"])
 CHILDREN_ENDED = Counter("noetl_child_executions_ended", "Sub-playbooks whose parent was told of their end", ["status"])
 TIMERS_FIRED = Counter("noetl_timers_fired", "Durable timers that came due")

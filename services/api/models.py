@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.wire.types import ID_MAX, parse_id
 
@@ -47,32 +47,6 @@ class Lax(BaseModel):
     """Base of every request body."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
-
-
-class ExecuteBody(Lax):
-    """Body of `POST /api/execute`."""
-
-    path: Text | None = Field(None, max_length=NAME_MAX, description="catalog path; this or `catalog_id`")
-    catalog_id: Id | None = Field(None, description="catalog entry; wins over `path`")
-    version: Annotated[int | str | None, Field(description='version, digits, or "latest"')] = None
-    resource_kind: str | None = Field(None, description="playbook or agent")
-    payload: dict[str, Any] | None = Field(None, description="merged over the playbook's workload")
-    workload: dict[str, Any] | None = Field(None, description="as `payload`, and wins over it")
-    parent_execution_id: Id | None = None
-
-    @model_validator(mode="after")
-    def _one_identifier(self) -> ExecuteBody:
-        if not self.path and self.catalog_id is None:
-            raise ValueError("Either 'path' or 'catalog_id' must be provided")
-        return self
-
-
-class ExecuteReply(BaseModel):
-    """Answer of `POST /api/execute`."""
-
-    execution_id: str
-    status: str
-    commands_generated: int
 
 
 class EventItem(Lax):

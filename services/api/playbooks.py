@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from services.api.http import HttpError, not_found
 from services.api.store.queries import queries
 from shared.engine import Playbook, PlaybookError, parse_playbook
+from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
     from services.api.store.database import Database
@@ -48,6 +49,8 @@ class PlaybookCatalog:
     ) -> Entry:
         """Return the entry; `catalog_id` wins over `path`, no version means the newest.
 
+        A path of digits that is no path of the catalog is a catalog id: the CLI sends what it calls a db id that way.
+
         Raises:
             HttpError: 404 when there is none, 422 when its document is not executable.
         """
@@ -57,6 +60,9 @@ class PlaybookCatalog:
         else:
             row = await self._database.fetchrow(_SQL["executable"], path, version, list(kinds))
             missing = path or ""
+            number = parse_id(missing) if row is None else None
+            if number is not None:
+                row = await self._database.fetchrow(_SQL["executable_by_id"], number, list(kinds))
         if row is None:
             raise not_found(f"Executable catalog entry not found: {missing}")
         return Entry(

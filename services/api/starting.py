@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from services.api.children import depths_of, first_events, prepare
 from services.api.http import HttpError
-from services.api.metrics import EXECUTIONS_STARTED
-from services.api.store.lifecycle import StartExecution
+from services.api.metrics import DUPLICATE_STARTS, EXECUTIONS_STARTED
+from services.api.store.dedup import DedupKey
+from services.api.store.lifecycle import StartExecution, StartResult
 from services.api.store.rows import NewEvent
 from shared.engine import (
     AppendEvent,
@@ -39,31 +40,36 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A running execution."""
+class StartOptions:
+    """What a start may carry beside its workload: `pool` overrides the pool of its commands, `dedup` makes it happen once,
+    `meta` is kept on the first event (trace, what it is a rerun of)."""
 
-    execution_id: int
-    commands_generated: int
+    parent_execution_id: int | None = None
+    pool: str | None = None
+    dedup: DedupKey | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def start_execution(
-    context: ApiContext, entry: Entry, *, payload: Mapping[str, Any], parent_execution_id: int | None
-) -> Started:
-    """Start `entry` with `payload` merged over its workload.
+    context: ApiContext, entry: Entry, *, payload: Mapping[str, Any], options: StartOptions = StartOptions()
+) -> StartResult:
+    """Start `entry` with `payload` merged over its workload, unless an earlier start has its key.
 
     Raises:
         HttpError: 422 when the first step's input cannot be rendered; 503 when nothing could be stored.
     """
     execution_id = context.ids.next()
     now = datetime.now(UTC)
-    depth = await _depth(context, parent_execution_id)
+    depth = await _depth(context, options.parent_execution_id)
     events = first_events(context, entry, payload=payload, depth=depth)
+    meta = {**options.meta, **({"execution_pool": options.pool} if options.pool else {})}
+    events[0].meta = {**(events[0].meta or {}), **meta} or None
     state = initial_state(execution_id, entry.catalog_id, entry.path)
     for version, new in enumerate(events, start=1):
         state = evolve(state, _as_event(new, version=version, now=now))
     try:
-        options = Options(loop_in_flight=context.settings.noetl_loop_in_flight_default)
-        decision = decide(state, entry.playbook, now=now, options=options)
+        engine = Options(loop_in_flight=context.settings.noetl_loop_in_flight_default)
+        decision = decide(state, entry.playbook, now=now, options=engine)
     except TemplateError as error:
         raise HttpError(422, f"Invalid command context for the first step: {error}") from error
     problem = _stillborn(decision)
@@ -72,17 +78,23 @@ async def start_execution(
     operation = StartExecution(
         execution_id,
         catalog_id=entry.catalog_id,
-        parent_execution_id=parent_execution_id,
+        parent_execution_id=options.parent_execution_id,
         events=events,
         effects=decision.effects,
         state=status_document(decision.state or state),
         depth=depth,
         children=await prepare(context, decision.effects, depth=depth),
+        execution_pool=options.pool,
+        dedup=options.dedup,
     )
-    commands = await context.writer.submit(operation)
+    result = await context.writer.submit(operation)
+    if result.duplicate:
+        DUPLICATE_STARTS.inc()
+        log.info("duplicate start", extra={"execution_id": result.execution_id, "path": entry.path})
+        return result
     EXECUTIONS_STARTED.inc()
     log.info("execution started", extra={"execution_id": execution_id, "path": entry.path, "version": entry.version})
-    return Started(execution_id=execution_id, commands_generated=commands)
+    return result
 
 
 def _stillborn(decision: Decision) -> str | None:

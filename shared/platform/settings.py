@@ -94,6 +94,10 @@ class ApiSettings(CommonSettings):
     noetl_command_routing_enabled: bool = Field(False, description="publish commands on a subject per pool")
     noetl_registration_strict: bool = Field(False, description="warnings of a playbook keep it from registering (422)")
     noetl_event_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="partitions of event subjects")
+    gcp_project_id: str = Field("", description="Google Cloud project that analyses link to; empty: no links")
+    google_cloud_project: str = Field("", description="the same, by its other usual name")
+    gke_cluster_name: str = Field("", description="cluster in the links of analyses")
+    gcp_region: str = Field("", description="region in the links of analyses")
 
 
 class OutboxSettings(CommonSettings):

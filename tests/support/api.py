@@ -24,7 +24,8 @@ UNREACHABLE_NATS = "nats://127.0.0.1:1"
 class RunningApi:
     """A running API: `request` for the public routes, `client` for the internal ones."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, client: ApiClient) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, client: ApiClient, dsn: str = "") -> None:
+        self.dsn = dsn
         self.url = url
         self.session = session
         self.client = client
@@ -93,7 +94,7 @@ async def running_api(
         group.create_task(main(made, stop))
         try:
             await _until_ready(session, url)
-            yield RunningApi(url, session, client)
+            yield RunningApi(url, session, client, dsn)
         finally:
             stop.set()
 

@@ -25,8 +25,12 @@ OFFSET_MAX = 5000  # deeper pages are refused, as in the original
 CASCADE_DEPTH_MAX = 64  # generations of children that one cancel follows
 
 
-async def _header(call: Call, execution_id: int, *, message: str | None = None) -> dict[str, Any]:
-    """Return the execution as the routes show it, from its row or, when the original runs it, from its log."""
+async def execution_header(call: Call, execution_id: int, *, message: str | None = None) -> dict[str, Any]:
+    """Return the execution as the routes show it, from its row or, when the original runs it, from its log.
+
+    Raises:
+        HttpError: 404 with `message` when it is unknown.
+    """
     database = call.context.database
     found = await database.fetchrow(_SQL["header"], execution_id)
     if found is None:
@@ -62,7 +66,7 @@ async def list_executions(call: Call) -> web.StreamResponse:
 )
 async def status(call: Call) -> web.StreamResponse:
     """Answer one document that every client can read."""
-    row = await _header(call, call.path_id("execution_id"), message="Execution not found")
+    row = await execution_header(call, call.path_id("execution_id"), message="Execution not found")
     return reply(views.status_document(row, full=call.query.full))
 
 
@@ -83,7 +87,7 @@ async def detail(call: Call) -> web.StreamResponse:
     """Answer the list item with a page of events and, once ended, the result."""
     execution_id = call.path_id("execution_id")
     query: DetailQuery = call.query
-    row = await _header(call, execution_id)
+    row = await execution_header(call, execution_id)
     document = views.list_item(row)
     terminal = None
     if row["stream_version"] > 0 and row["status"] in views.TERMINAL:
@@ -118,7 +122,7 @@ async def events(call: Call) -> web.StreamResponse:
     """Answer one page of the log."""
     execution_id = call.path_id("execution_id")
     query: PageQuery = call.query
-    row = await _header(call, execution_id)
+    row = await execution_header(call, execution_id)
     rows, total = await _events(call, execution_id, query)
     return reply(
         {
@@ -141,7 +145,7 @@ async def events(call: Call) -> web.StreamResponse:
 async def cancellation_check(call: Call) -> web.StreamResponse:
     """Answer from the execution's status; the newest event is shown beside it."""
     execution_id = call.path_id("execution_id")
-    row = await _header(call, execution_id)
+    row = await execution_header(call, execution_id)
     newest = await call.context.database.fetchrow(_SQL["newest_event"], execution_id)
     status_text = row["status"]
     return reply(
@@ -158,6 +162,15 @@ async def cancellation_check(call: Call) -> web.StreamResponse:
 
 @routes.add(
     "POST",
+    "/api/executions/{execution_id}/stop",
+    "Cancel an execution, as the GUI asks for it",
+    role=Access.OPERATOR,
+    body=CancelBody,
+    body_required=False,
+    errors=(404,),
+)
+@routes.add(
+    "POST",
     "/api/executions/{execution_id}/cancel",
     "Cancel an execution",
     role=Access.OPERATOR,
@@ -169,18 +182,13 @@ async def cancel(call: Call) -> web.StreamResponse:
     """Cancel it and, with `cascade`, its descendants; one that has ended stays as it is."""
     execution_id = call.path_id("execution_id")
     body: CancelBody = call.body
-    await _header(call, execution_id)
+    row = await execution_header(call, execution_id)
+    if row["status"] in views.TERMINAL:  # in a database of the original this may stand in the log only
+        return _over(execution_id, row["status"])
     meta = {"reason": body.reason, "cancelled_by": "api", "cascade": body.cascade}
     outcome = await call.context.writer.submit(CancelExecution(execution_id, meta={**meta, "parent_cancel_id": None}))
     if not outcome.cancelled:
-        return reply(
-            {
-                "status": "already_completed",
-                "execution_id": str(execution_id),
-                "cancelled_executions": [],
-                "message": f"Execution {execution_id} is already {outcome.status}",
-            }
-        )
+        return _over(execution_id, outcome.status)
     cancelled = [execution_id]
     if body.cascade:
         cancelled += await _cancel_descendants(call, execution_id, {**meta, "parent_cancel_id": str(execution_id)})
@@ -191,6 +199,17 @@ async def cancel(call: Call) -> web.StreamResponse:
             "execution_id": str(execution_id),
             "cancelled_executions": [str(item) for item in cancelled],
             "message": f"Cancelled {len(cancelled)} execution(s)",
+        }
+    )
+
+
+def _over(execution_id: int, status: str) -> web.Response:
+    return reply(
+        {
+            "status": "already_completed",
+            "execution_id": str(execution_id),
+            "cancelled_executions": [],
+            "message": f"Execution {execution_id} is already {status}",
         }
     )
 

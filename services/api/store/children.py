@@ -54,6 +54,7 @@ def start_child(
         state=child.state,
         parent_command_id=command_id if child.waits else None,
         depth=child.depth,
+        execution_pool=parent.execution_pool,
         is_new=True,
     )
     batch.executions[child.execution_id] = execution

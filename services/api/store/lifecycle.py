@@ -8,13 +8,23 @@ from typing import Any
 
 from services.api.http import not_found
 from services.api.store.commit import Children, Effect, apply_effects
+from services.api.store.dedup import DedupKey
 from services.api.store.rows import ExecutionRow, ExecutionStatus, NewEvent
-from services.api.store.stream_batch import StreamBatch
+from services.api.store.stream_batch import Needs, StreamBatch
 from services.api.store.stream_writer import Operation
 
 
-class StartExecution(Operation[int]):
-    """Create an execution with its first events and what the first decision wants; answers the commands issued."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartResult:
+    """The execution that runs, and the commands issued now; none when an earlier start has the key."""
+
+    execution_id: int
+    commands: int
+    duplicate: bool = False
+
+
+class StartExecution(Operation[StartResult]):
+    """Create an execution with its first events and what the first decision wants, unless its key is taken."""
 
     def __init__(
         self,
@@ -27,6 +37,8 @@ class StartExecution(Operation[int]):
         state: Mapping[str, Any],
         depth: int = 0,
         children: Children | None = None,
+        execution_pool: str | None = None,
+        dedup: DedupKey | None = None,
     ) -> None:
         self.execution_id = execution_id
         self._catalog_id = catalog_id
@@ -36,9 +48,19 @@ class StartExecution(Operation[int]):
         self._state = state
         self._depth = depth
         self._children = children or {}
+        self._pool = execution_pool
+        self._dedup = dedup
 
-    def apply(self, batch: StreamBatch) -> int:
-        """Append everything; the id is fresh, so there is nothing to refuse."""
+    def needs(self) -> Needs:
+        """Take the key, if there is one."""
+        return Needs(dedup=self._dedup)
+
+    def apply(self, batch: StreamBatch) -> StartResult:
+        """Append everything, or name the execution that has the key; the id is fresh, so there is nothing to refuse."""
+        if self._dedup is not None:
+            owner = batch.dedup_owners[self._dedup.scope, self._dedup.key]
+            if owner != self.execution_id:
+                return StartResult(execution_id=owner, commands=0, duplicate=True)
         execution = ExecutionRow(
             execution_id=self.execution_id,
             catalog_id=self._catalog_id,
@@ -46,6 +68,7 @@ class StartExecution(Operation[int]):
             status=ExecutionStatus.RUNNING,
             state=self._state,
             depth=self._depth,
+            execution_pool=self._pool,
             is_new=True,
         )
         batch.executions[self.execution_id] = execution
@@ -53,7 +76,7 @@ class StartExecution(Operation[int]):
             batch.append(execution, event)
         before = len(batch.new_commands)
         apply_effects(batch, execution, self._effects, self._children, decided_up_to=execution.stream_version)
-        return len(batch.new_commands) - before
+        return StartResult(execution_id=self.execution_id, commands=len(batch.new_commands) - before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +111,42 @@ class CancelExecution(Operation[CancelResult]):
             ),
         )
         execution.end(ExecutionStatus.CANCELLED, error=None)
+        return CancelResult(cancelled=True, status=execution.status)
+
+
+class FinalizeExecution(Operation[CancelResult]):
+    """End an execution from outside, with the terminal events that a decision would write; unless it has ended."""
+
+    def __init__(self, execution_id: int, *, path: str, status: ExecutionStatus, error: str | None) -> None:
+        self.execution_id = execution_id
+        self._path = path
+        self._status = status
+        self._error = error
+
+    def apply(self, batch: StreamBatch) -> CancelResult:
+        """Append `workflow.*` and `playbook.*`, or report the end that was there before."""
+        execution = batch.executions.get(self.execution_id)
+        if execution is None:
+            raise not_found(f"Execution {self.execution_id} not found")
+        if execution.is_terminal:
+            return CancelResult(cancelled=False, status=execution.status)
+        word = self._status.lower()
+        result = {"status": self._status, "context": {"step": None, "error": self._error} if self._error else {}}
+        for kind, node in (("workflow", "workflow"), ("playbook", self._path)):
+            batch.append(
+                execution,
+                NewEvent(
+                    event_type=f"{kind}.{word}",
+                    node_name=node,
+                    node_type=kind,
+                    status=word,
+                    context={"status": word, "final_step": None, "result": result, "error": self._error},
+                    result=result,
+                    meta={"finalized_by": "api", "actionable": True},
+                    error=self._error,
+                ),
+            )
+        execution.end(self._status, error=self._error)
         return CancelResult(cancelled=True, status=execution.status)
 
 

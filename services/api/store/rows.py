@@ -54,6 +54,7 @@ class ExecutionRow:
     state: Mapping[str, Any] | None = None
     parent_command_id: int | None = None
     depth: int = 0
+    execution_pool: str | None = None
     is_new: bool = False
     dirty: bool = False
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from services.api.store.database import encode_json
+from services.api.store.dedup import DedupKey, Owners, take_keys
 from services.api.store.queries import queries
 from services.api.store.rows import (
     ENGINE_WORKER,
@@ -48,6 +49,7 @@ class Needs:
     commands: tuple[int, ...] = ()
     idempotency_key: str | None = None
     event_ids: tuple[int, ...] = ()
+    dedup: DedupKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class StreamBatch:
     commands: dict[tuple[int, int], CommandRow] = field(default_factory=dict)
     requests: dict[tuple[int, str], StoredRequest] = field(default_factory=dict)
     known_events: set[tuple[int, int]] = field(default_factory=set)
+    dedup_owners: Owners = field(default_factory=dict)
     events: Columns = field(default_factory=lambda: Columns(width=17))
     outbox: Columns = field(default_factory=lambda: Columns(width=5))
     new_commands: Columns = field(default_factory=lambda: Columns(width=14))
@@ -157,7 +160,7 @@ class StreamBatch:
             _json(meta),
             command.loop_event_id,
             command.iter_index,
-            command.pool,
+            execution.execution_pool or command.pool,
             ENGINE_WORKER if command.by_engine else None,
         )
         if not command.by_engine:
@@ -187,7 +190,7 @@ class StreamBatch:
             step=command.step_name,
             server_url=self.wire.server_url,
         )
-        pool = (command.pool or "shared") if self.wire.routing_enabled else None
+        pool = (execution.execution_pool or command.pool or "shared") if self.wire.routing_enabled else None
         self.outbox.add(
             execution.execution_id,
             self.next_id(),
@@ -247,6 +250,9 @@ class StreamBatch:
             rows = await connection.fetch(_SQL["load_commands"], [k[0] for k in keys], [k[1] for k in keys])
             self.commands = {(row["execution_id"], row["command_id"]): CommandRow.from_record(row) for row in rows}
         await self._load_duplicates(connection, pairs)
+        self.dedup_owners = await take_keys(
+            connection, [(needs.dedup, execution) for execution, needs in pairs if needs.dedup is not None]
+        )
 
     async def _load_duplicates(self, connection: Connection, pairs: list[tuple[int, Needs]]) -> None:
         requests = {(execution, needs.idempotency_key) for execution, needs in pairs if needs.idempotency_key}
@@ -281,7 +287,7 @@ class StreamBatch:
 
     def _execution_rows(self) -> tuple[Columns, Columns]:
         """Return the rows of new executions and of changed ones."""
-        inserts, updates = Columns(width=13), Columns(width=9)
+        inserts, updates = Columns(width=14), Columns(width=9)
         for row in self.executions.values():
             state = _json(row.state)
             if row.is_new:
@@ -299,6 +305,7 @@ class StreamBatch:
                     row.decided_version,
                     row.parent_command_id,
                     row.depth,
+                    row.execution_pool,
                 )
             elif row.dirty:
                 updates.add(

@@ -90,7 +90,18 @@ async def test_a_body_that_is_wrong_is_refused_by_every_route(guarded: RunningAp
 
 def _may_be_empty(spec: RouteSpec, kind: str) -> bool:
     """Whether a body without anything known in it is a good one: filters, bounds, and names that mean themselves."""
-    lax = ("/list", "/reconcile", "/outbox/claim", "/cancel", "/vars/", "/keychain/", "/pool/")
+    lax = (
+        "/list",
+        "/reconcile",
+        "/outbox/claim",
+        "/cancel",
+        "/stop",
+        "/finalize",
+        "/cleanup",
+        "/vars/",
+        "/keychain/",
+        "/pool/",
+    )
     return any(part in spec.path for part in lax) and kind not in ("a list", "a number", "no json")
 
 

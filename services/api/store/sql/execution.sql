@@ -43,7 +43,7 @@ SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.sta
 -- name: header
 -- One execution as its row has it. $1 execution id bigint
 SELECT e.execution_id, e.catalog_id, c.path, c.version, e.status, COALESCE(e.start_time, e.created_at) AS start_time,
-       e.end_time, e.error, e.parent_execution_id, e.state, e.stream_version, e.last_event_id, now() AS now
+       e.end_time, e.error, e.parent_execution_id, e.execution_pool, e.state, e.stream_version, e.last_event_id, now() AS now
   FROM noetl.execution e
   JOIN noetl.catalog c ON c.catalog_id = e.catalog_id
  WHERE e.execution_id = $1
@@ -82,6 +82,30 @@ SELECT event_type, context, result, error
  WHERE execution_id = $1 AND event_type IN ('playbook.completed', 'playbook.failed', 'execution.cancelled')
  ORDER BY event_id DESC
  LIMIT 1;
+
+-- name: initial_context
+-- What the execution was started with. $1 execution id bigint
+SELECT context
+  FROM noetl.event
+ WHERE execution_id = $1 AND event_type IN ('playbook.initialized', 'playbook_started')
+ ORDER BY event_id
+ LIMIT 1;
+
+-- name: stuck
+-- Executions that began long ago and have no end, oldest first. Rows of the original may have an end in the log only.
+-- $1 age int (min), $2 limit int
+SELECT e.execution_id
+  FROM noetl.execution e
+ WHERE e.status = 'RUNNING'
+   AND COALESCE(e.start_time, e.created_at) < now() - make_interval(mins => $1::int)
+   AND (e.stream_version > 0 OR NOT EXISTS (
+        SELECT 1
+          FROM noetl.event v
+         WHERE v.execution_id = e.execution_id
+           AND v.event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed',
+                                'playbook.completed', 'workflow.completed')))
+ ORDER BY e.execution_id
+ LIMIT $2;
 
 -- name: newest_event
 -- $1 execution id bigint

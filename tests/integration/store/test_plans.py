@@ -54,6 +54,9 @@ HOT = {
     ("child", "orphans"): {"playhead_execution_child_open", "command_pkey"},
     ("child", "orphans_of"): {"playhead_execution_child_open", "command_pkey"},
     ("reference", "loop_items"): {"playhead_command_loop"},
+    ("dedup", "purge"): {"playhead_dedup_seen", "subscription_dedup_pkey"},
+    ("dedup", "owners"): {"subscription_dedup_pkey"},
+    ("execution", "initial_context"): {"event_pkey"},
     ("result_store", "data_by_id"): {"result_store_pkey"},
     ("result_store", "newest_of_step"): {"result_store_eid_name"},
 }

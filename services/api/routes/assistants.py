@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from services.api.assistants import AssistantRun, generated_playbook, run_assistant
@@ -69,7 +68,7 @@ async def explain(call: Call) -> web.StreamResponse:
             "target_playbook_version": row["version"],
             "target_playbook_kind": row["kind"],
             "target_playbook_content": row["content"] or "",
-            "target_playbook_payload": orjson.loads(row["payload"]) if row["payload"] else {},
+            "target_playbook_payload": row["payload"] or {},
             "model": body.model,
             **body.secrets(),
         },

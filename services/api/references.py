@@ -13,8 +13,7 @@ import orjson
 
 from services.api.store import results as store
 from services.api.store.queries import queries
-from shared.engine import Event, item_response
-from shared.engine.fold import loop_result
+from shared.engine import Event, item_response, loop_result
 from shared.wire.types import parse_id
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """The engine: playbook text, folded state, decisions. Pure: no clock, no network, no global state."""
 
+from shared.engine.changes import ROUTING_KEY, loop_result, own_meta
 from shared.engine.decide import Options, decide, effects_as_events, failure, initial_events
 from shared.engine.document import Document, PlaybookError, Problem, read_document
 from shared.engine.effects import (
@@ -12,7 +13,7 @@ from shared.engine.effects import (
     command_id_for,
     effect_from_json,
 )
-from shared.engine.fold import ROUTING_KEY, VersionGapError, evolve, own_meta, replay
+from shared.engine.fold import VersionGapError, evolve, replay
 from shared.engine.outcome import item_response
 from shared.engine.parse import check_playbook, parse_playbook
 from shared.engine.playbook import Playbook, Step
@@ -78,6 +79,7 @@ __all__ = [
     "is_terminal_type",
     "item_response",
     "loaded",
+    "loop_result",
     "own_meta",
     "parse_playbook",
     "read_document",

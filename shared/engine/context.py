@@ -47,6 +47,7 @@ def names_for(
         "workload": ctx if not state.workload else {**ctx, **state.workload},
         "ctx": ctx,
         "iter": {},
+        "args": state.variables,
         "steps": state.results,
         "path": state.path,
         "version": state.playbook_version,
@@ -62,15 +63,20 @@ def with_run(names: dict[str, Any], *, step: str, run: StepRun | None, event: st
     """Return `names` with what is special to one step and the run that its templates look at."""
     payload = {} if run is None else {"response": run.response, "error": run.error}
     output = output_of(run)
-    found = {
+    found: dict[str, Any] = {
         **names,
         "event": {"name": event, "step": step, "payload": payload, "timestamp": now},
         "output": output,
         "outcome": output,
     }
     if run is not None and run.status == "failed":
-        found["error"] = run.error
+        found |= {"error": run.error, run.step: as_result(run.response)}
     return found
+
+
+def with_arguments(names: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `names` with a step's own input among its `args`, beside what the arcs that led to it have set."""
+    return {**names, "args": {**names["args"], **given}}
 
 
 def with_item(names: Mapping[str, Any], loop: LoopState, iterator: str, index: int) -> dict[str, Any]:
@@ -107,6 +113,8 @@ def render_context_of(names: Mapping[str, Any], state: State, mentions: frozense
     """Return the names that travel with a command: all, or, when they are large, only those that its source mentions."""
     results = {name: names[name] for name in state.results if name in names}
     shown = {key: value for key, value in names.items() if key not in _NOT_SENT}
+    if "args" not in mentions:
+        shown.pop("args", None)
     shown["ctx"] = {**results, **state.variables}
     shown["workload"] = {**state.variables, **state.workload}
     if state.data_bytes <= RENDER_CONTEXT_BYTES_MAX // 3:  # each value stands there up to three times
@@ -140,6 +148,7 @@ __all__ = [
     "names_for",
     "output_of",
     "render_context_of",
+    "with_arguments",
     "with_item",
     "with_run",
     "workload_ref",

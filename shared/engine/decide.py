@@ -7,18 +7,19 @@ decided and what a replay of the log gives cannot differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from shared.engine.changes import EXECUTION_TIMEOUT
 from shared.engine.effects import AppendEvent, Decision, Effect, SetTimer, timer_id_for
-from shared.engine.fold import EXECUTION_TIMEOUT
 from shared.engine.jsontext import size_of
-from shared.engine.limits import LOOP_IN_FLIGHT_DEFAULT, RESULT_BYTES_MAX, TRANSITIONS_MAX
+from shared.engine.limits import LOOP_IN_FLIGHT_DEFAULT, RESULT_BYTES_MAX, TEMPLATE_MISSES_MAX, TRANSITIONS_MAX
 from shared.engine.planner import Planner
 from shared.engine.playbook import Playbook
 from shared.engine.references import ResultRef
 from shared.engine.state import Event, State, StepRun
+from shared.engine.templates import watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,11 @@ class Options:
 
     Args (fields):
         loop_in_flight: items at once of a parallel loop that does not say.
+        strict: what is undefined in a template fails its step; so it does with `executor.spec.strict`.
     """
 
     loop_in_flight: int = LOOP_IN_FLIGHT_DEFAULT
+    strict: bool = False
 
 
 DEFAULTS = Options()
@@ -38,8 +41,13 @@ DEFAULTS = Options()
 def initial_events(
     playbook: Playbook, *, payload: Mapping[str, Any], path: str, version: int | None = None, depth: int = 0
 ) -> tuple[AppendEvent, AppendEvent]:
-    """Return the first two events of an execution: `payload` merged over the playbook's workload, key by key."""
+    """Return the first two events of an execution: `payload` merged over the playbook's workload, key by key.
+
+    A mapping `ctx` in the payload is merged as well: its keys are variables, and all names are one flat map.
+    """
     workload = merged(playbook.workload, payload)
+    if isinstance(payload.get("ctx"), Mapping):
+        workload = merged(workload, payload["ctx"])
 
     def context(result: dict[str, Any]) -> dict[str, Any]:
         return {"status": "initialized", "error": None, "final_step": None, "result": result}
@@ -81,6 +89,13 @@ def decide(state: State, playbook: Playbook, *, now: datetime, options: Options 
     """
     if state.is_terminal or state.workflow_event_id is None:
         return Decision()
+    seed = f"{state.execution_id}:{state.version}"
+    with watching(strict=options.strict or playbook.strict, seed=seed) as watch:
+        decision = _decide(state, playbook, now, options)
+    return replace(decision, missed=tuple(dict.fromkeys(watch.missed))[:TEMPLATE_MISSES_MAX], misses=len(watch.missed))
+
+
+def _decide(state: State, playbook: Playbook, now: datetime, options: Options) -> Decision:
     if state.timed_out:
         text = f"the execution took longer than {playbook.timeout_seconds or 0:g} s"
         return failure(state, error=text)
@@ -143,10 +158,10 @@ def _terminal_pair(
 ) -> tuple[AppendEvent, AppendEvent]:
     status = "failed" if failed else "completed"
     output = bounded_result(run.response if run is not None else None)
-    result = {
-        "status": "FAILED" if failed else "COMPLETED",
-        "context": {"step": final_step, "error": error, **output} if failed else output,
-    }
+    if failed:
+        attempt = run.attempt if run is not None else 1
+        output = {"error": error, **output, "step": final_step, "attempt": attempt}
+    result = {"status": "FAILED" if failed else "COMPLETED", "context": output}
     context = {"status": status, "final_step": final_step, "result": result, "error": error}
 
     def event(kind: str, node: str, parent: int | None) -> AppendEvent:

@@ -129,10 +129,17 @@ Effect = AppendEvent | IssueCommand | SetTimer | CancelCommand
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The effects of one decision, in order; `state` is the state with them, for showing (None: as before)."""
+    """The effects of one decision, in order.
+
+    Args (fields):
+        state: the state with them, for showing; None: as before.
+        misses: how often a template used what is undefined; `missed` has the names, the first ones.
+    """
 
     effects: tuple[Effect, ...] = ()
     state: State | None = None
+    misses: int = 0
+    missed: tuple[str, ...] = ()
 
 
 _KINDS: dict[str, type[AppendEvent] | type[IssueCommand] | type[SetTimer] | type[CancelCommand]] = {

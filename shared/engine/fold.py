@@ -1,23 +1,40 @@
-"""`evolve`: one event folded into the state. It needs no playbook: every decision left its facts in the log.
-
-Constant amortised work per event: maps that grow with the number of commands or items are persistent, and nothing walks them.
-"""
+"""`evolve`: one event folded into the state. It needs no playbook: every decision left its facts in the log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from rpds import HashTrieMap
 
+from shared.engine.changes import (
+    EXECUTION_TIMEOUT,
+    ROUTING_KEY,
+    finish_rust_loop,
+    fold_command,
+    fold_loop_done,
+    fold_loop_started,
+    fold_own_end,
+    fold_passed,
+    fold_record,
+    fold_variables,
+    integer,
+    own_meta,
+    settle,
+    with_attempt,
+)
+from shared.engine.foreign import ALIASES, index_of_command, loop_of_command, loop_of_entry, translated
 from shared.engine.jsontext import size_of
-from shared.engine.limits import LOOP_RESULTS_BYTES_MAX
-from shared.engine.outcome import command_of, error_text, response_of, says_error, sequence_result, sequence_variables
-from shared.engine.references import as_result, result_ref
-from shared.engine.state import SEQUENCE_SUFFIX, TERMINAL_TYPES, Attempt, Event, LoopState, State, StepRun
-
-ROUTING_KEY = "playhead"  # key in `meta` of decided events: {"epoch": n, "routed": [record ..], ...}
+from shared.engine.outcome import (
+    command_of,
+    error_text,
+    response_of,
+    says_error,
+    sequence_result,
+    sequence_variables,
+)
+from shared.engine.state import SEQUENCE_SUFFIX, TERMINAL_TYPES, Event, State
 
 
 class VersionGapError(ValueError):
@@ -47,32 +64,10 @@ def replay(state: State, events: Iterable[Event]) -> State:
 
 
 def _fold(state: State, event: Event) -> State:
-    match event.type:
-        case "call.done" | "call.error" | "command.completed" | "command.failed" | "command.cancelled":
-            return _ended(state, event)
-        case "command.issued":
-            return _issued(state, event)
-        case "step.routed":
-            return fold_record(state, event.context or {})
-        case "ctx.updated":
-            return fold_variables(state, (event.context or {}).get("set") or {})
-        case "step.skipped" | "step.exit":
-            epoch = own_meta(event).get("epoch")
-            return state if epoch is None else fold_passed(state, event.step, int(epoch), event)
-        case "loop.started":
-            return _loop_started(state, event)
-        case "loop.done":
-            return fold_loop_done(state, event)
-        case "timer.fired":
-            return _timer_fired(state, event)
-        case "playbook.initialized":
-            return _initialized(state, event)
-        case "workflow.initialized":
-            return replace(state, workflow_event_id=event.event_id)
-        case _ if event.type in TERMINAL_TYPES:
-            return replace(state, status=TERMINAL_TYPES[event.type], error=event.error)
-        case _:
-            return state
+    if event.type in ALIASES:
+        event = translated(event)
+    fold = _FOLDS.get(event.type)
+    return state if fold is None else fold(state, event)
 
 
 def _initialized(state: State, event: Event) -> State:
@@ -85,6 +80,7 @@ def _initialized(state: State, event: Event) -> State:
     return replace(
         state,
         root_event_id=event.event_id,
+        workflow_event_id=event.event_id if result.get("is_whole_start") else state.workflow_event_id,
         workload=workload,
         path=event.step or state.path,
         playbook_version=version if isinstance(version, int) else None,
@@ -93,14 +89,23 @@ def _initialized(state: State, event: Event) -> State:
     )
 
 
-def own_meta(event: Event) -> Mapping[str, Any]:
-    """Return what our own decision left in an event's meta."""
-    found = event.meta.get(ROUTING_KEY)
-    return found if isinstance(found, Mapping) else {}
+def _workflow_initialized(state: State, event: Event) -> State:
+    return replace(state, workflow_event_id=event.event_id)
 
 
-def _integer(value: object, default: int) -> int:
-    return value if isinstance(value, int) else default
+def _terminal(state: State, event: Event) -> State:
+    told = (event.context or {}).get("error")
+    error = event.error or (told if isinstance(told, str) else None)
+    return replace(state, status=TERMINAL_TYPES[event.type], error=error)
+
+
+def _recorded(state: State, event: Event) -> State:
+    return fold_record(state, event.context or {})
+
+
+def _updated(state: State, event: Event) -> State:
+    context = event.context or {}
+    return fold_variables(state, context.get("set") or context.get("values") or {})
 
 
 # --- entering ---------------------------------------------------------------------------------------------------------
@@ -108,173 +113,75 @@ def _integer(value: object, default: int) -> int:
 
 def _issued(state: State, event: Event) -> State:
     own = own_meta(event)
+    if ROUTING_KEY not in event.meta:
+        state, own = _foreign_command(state, event)
     for record in own.get("routed") or ():
         state = fold_record(state, record)
-    command_id = event.command_id or int(event.meta.get("command_id") or 0)
+    command_id = event.command_id or command_of(event) or 0
     return fold_command(
         state,
         event.step.removesuffix(SEQUENCE_SUFFIX),
-        epoch=_integer(own.get("epoch"), 1),
-        index=_integer(own.get("index"), 0),
-        attempt=_integer(event.meta.get("attempt"), 1),
-        attempts_max=_integer(own.get("attempts_max"), 1),
+        epoch=integer(own.get("epoch"), 1),
+        index=integer(own.get("index"), 0),
+        attempt=integer(event.meta.get("attempt"), 1),
+        attempts_max=integer(own.get("attempts_max"), 1),
         command_id=command_id,
         version=event.version,
     )
 
 
-def fold_command(
-    state: State, step: str, *, epoch: int, index: int, attempt: int, attempts_max: int, command_id: int, version: int
-) -> State:
-    """A command of (step, epoch, index) is on its way; the first of an epoch enters the step."""
+def _foreign_command(state: State, event: Event) -> tuple[State, Mapping[str, Any]]:
+    """Enter the step of a command that another program issued: what has ended by then, that program has routed."""
+    step = event.step.removesuffix(SEQUENCE_SUFFIX)
+    state = replace(state, unrouted=(), waiting={})
+    loop = loop_of_command(event)
     run = state.runs.get(step)
-    if run is None or run.epoch < epoch:
-        run = StepRun(step=step, epoch=epoch, status="running", attempts_max=attempts_max, entered_version=version)
-        state = fold_entry(state, run)
-    elif run.epoch > epoch or run.status != "running":
-        return state
-    loop = run.loop
-    if loop is not None and index >= loop.next_index:
-        loop = replace(loop, next_index=index + 1)
-    run = replace(
-        run,
-        attempts=run.attempts.insert(index, Attempt(index=index, number=attempt, command_id=command_id)),
-        loop=loop,
-    )
-    return replace(
+    in_loop = run is not None and run.status == "running" and run.loop is not None
+    if loop is not None and not (
+        in_loop and run is not None and run.loop and run.loop.loop_id == loop["loop_event_id"]
+    ):
+        state = _foreign_loop(state, event, loop)
+        run, in_loop = state.runs[step], True
+    before = 0 if run is None else run.epoch
+    return state, {"epoch": before if in_loop else before + 1, "index": index_of_command(event) if in_loop else 0}
+
+
+def _foreign_loop(state: State, event: Event, loop: Mapping[str, Any]) -> State:
+    step = event.step.removesuffix(SEQUENCE_SUFFIX)
+    before = state.runs.get(step)
+    epoch = 1 if before is None else before.epoch + 1
+    state = fold_loop_started(state, step, epoch=epoch, attempts_max=1, context=loop, version=event.version)
+    return state if loop["size"] else finish_rust_loop(state, state.runs[step], event)
+
+
+def _foreign_entry(state: State, event: Event) -> State:
+    loop = loop_of_entry(event)
+    return state if loop is None else _foreign_loop(state, event, loop)
+
+
+def _passed(state: State, event: Event) -> State:
+    epoch = own_meta(event).get("epoch")
+    if isinstance(epoch, int):
+        return fold_passed(state, event.step, epoch, event)
+    run = state.runs.get(event.step)
+    if event.type == "step.exit" or (run is not None and run.status == "running"):
+        return state  # a worker's, or of no consequence
+    return fold_passed(state, event.step, 1 if run is None else run.epoch + 1, event)
+
+
+def _loop_started(state: State, event: Event) -> State:
+    own, context = own_meta(event), event.context or {}
+    return fold_loop_started(
         state,
-        runs={**state.runs, step: run},
-        open=state.open.insert(command_id, (step, index)),
-        current_step=step,
+        event.step,
+        epoch=integer(own.get("epoch"), 1),
+        attempts_max=integer(own.get("attempts_max"), 1),
+        context=context,
+        version=event.version,
     )
-
-
-def fold_entry(state: State, run: StepRun) -> State:
-    """Enter a step: it no longer waits and its newest run is `run`."""
-    waiting = state.waiting
-    if run.step in waiting:
-        waiting = {name: sources for name, sources in waiting.items() if name != run.step}
-    return replace(state, runs={**state.runs, run.step: run}, waiting=waiting, current_step=run.step)
-
-
-def fold_passed(state: State, step: str, epoch: int, event: Event) -> State:
-    """A step without a command is over: it was skipped, or has no tool."""
-    skipped = event.type == "step.skipped"
-    run = StepRun(
-        step=step,
-        epoch=epoch,
-        status="skipped" if skipped else "completed",
-        entered_version=event.version,
-        ended_version=event.version,
-        ended_event_id=event.event_id or None,
-        outcome_type=event.type,
-    )
-    state = fold_entry(state, run)
-    state = replace(state, unrouted=(*state.unrouted, step))
-    return state if skipped else replace(state, completed_steps=_with(state.completed_steps, step))
-
-
-# --- records ----------------------------------------------------------------------------------------------------------
-
-
-def fold_record(state: State, record: Mapping[str, Any]) -> State:
-    """Apply what a decision noted: a routing record, or what it made of a failed attempt."""
-    match record.get("kind"):
-        case "retry":
-            return _retry(state, record)
-        case "gave_up":
-            return _gave_up(state, record)
-        case _:
-            return _routed(state, record)
-
-
-def _routed(state: State, record: Mapping[str, Any]) -> State:
-    """The arcs of a run have been walked: `{step, epoch, targets, set, handled, error?}`."""
-    step = str(record.get("step", ""))
-    run = state.runs.get(step)
-    if run is None or run.epoch != record.get("epoch") or run.routed:
-        return state
-    handled = bool(record.get("handled"))
-    waiting = state.waiting
-    if record.get("targets"):
-        waiting = dict(waiting)
-        for target in record["targets"]:
-            waiting[target] = _with(waiting.get(target, ()), step)
-    failures = state.failures
-    if run.status == "failed" and not handled:
-        failures = (*failures, (step, run.error or "failed"))
-    if record.get("error"):
-        failures = (*failures, (step, str(record["error"])))
-    state = replace(
-        state,
-        runs={**state.runs, step: replace(run, routed=True, handled=handled)},
-        unrouted=tuple(name for name in state.unrouted if name != step),
-        waiting=waiting,
-        failures=failures,
-    )
-    return fold_variables(state, record.get("set") or {})
-
-
-def fold_variables(state: State, values: Mapping[str, Any]) -> State:
-    """Set variables."""
-    if not values:
-        return state
-    sizes, total = state.sizes, state.data_bytes
-    for name, value in values.items():
-        key, size = f"v:{name}", size_of(value)
-        total += size - (sizes.get(key) or 0)
-        sizes = sizes.insert(key, size)
-    return replace(state, variables={**state.variables, **values}, sizes=sizes, data_bytes=total)
-
-
-def _attempt_of(state: State, record: Mapping[str, Any]) -> tuple[StepRun, Attempt] | None:
-    run = state.runs.get(str(record.get("step", "")))
-    if run is None or run.epoch != record.get("epoch") or run.status != "running":
-        return None
-    attempt = run.attempts.get(_integer(record.get("index"), 0))
-    return None if attempt is None or attempt.number != record.get("attempt") else (run, attempt)
-
-
-def _retry(state: State, record: Mapping[str, Any]) -> State:
-    """A failed attempt is repeated when its timer fires."""
-    found = _attempt_of(state, record)
-    if found is None or found[1].status != "failed":
-        return state
-    return _with_attempt(state, found[0], replace(found[1], status="waiting", command_id=None))
-
-
-def _gave_up(state: State, record: Mapping[str, Any]) -> State:
-    """A failed attempt is not repeated: its item has failed."""
-    found = _attempt_of(state, record)
-    if found is None or found[1].status != "failed":
-        return state
-    run, attempt = found
-    return _settle(state, run, attempt.index, response=attempt.response, error=attempt.error or "failed", event=None)
-
-
-def _with_attempt(state: State, run: StepRun, attempt: Attempt) -> State:
-    run = replace(run, attempts=run.attempts.insert(attempt.index, attempt))
-    return replace(state, runs={**state.runs, run.step: run})
-
-
-def _with(items: tuple[str, ...], item: str) -> tuple[str, ...]:
-    return items if item in items else (*items, item)
 
 
 # --- timers -----------------------------------------------------------------------------------------------------------
-
-
-def retry_purpose(epoch: int, index: int, attempt: int) -> str:
-    """Return what a timer is for that repeats an attempt."""
-    return f"retry:{epoch}:{index}:{attempt}"
-
-
-def timeout_purpose(epoch: int) -> str:
-    """Return what a timer is for that ends a step."""
-    return f"timeout:{epoch}"
-
-
-EXECUTION_TIMEOUT = "execution.timeout"
 
 
 def _timer_fired(state: State, event: Event) -> State:
@@ -291,11 +198,14 @@ def _timer_fired(state: State, event: Event) -> State:
     if kind == "retry" and len(numbers) == 3 and int(numbers[0]) == run.epoch:
         attempt = run.attempts.get(int(numbers[1]))
         if attempt is not None and attempt.status == "waiting" and attempt.number == int(numbers[2]):
-            return _with_attempt(state, run, replace(attempt, status="due"))
+            return with_attempt(state, run, replace(attempt, status="due"))
     return state
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
+
+
+_FAILURES = frozenset({"call.error", "command.failed", "command.cancelled"})
 
 
 def _ended(state: State, event: Event) -> State:
@@ -314,7 +224,7 @@ def _ended(state: State, event: Event) -> State:
     if run is None or attempt is None or attempt.command_id != command_id or run.status != "running":
         return state
     response = response_of(event)
-    failed = event.type in ("call.error", "command.failed", "command.cancelled")
+    failed = event.type in _FAILURES or (event.type == "child.terminated" and event.status != "COMPLETED")
     if not failed and "child" not in own_meta(event):  # of a sub-playbook the engine has decided what its end means
         failed = says_error(event, response)
     variables = sequence_variables(response)
@@ -323,8 +233,10 @@ def _ended(state: State, event: Event) -> State:
     response = sequence_result(response)
     error = error_text(event, response) if failed else None
     if failed and attempt.number < run.attempts_max:
-        return _with_attempt(state, run, replace(attempt, status="failed", response=response, error=error))
-    return _settle(state, run, index, response=response, error=error, event=event)
+        return with_attempt(state, run, replace(attempt, status="failed", response=response, error=error))
+    if attempt.number > 1:
+        run = replace(run, attempt=attempt.number)
+    return settle(state, run, index, response=response, error=error, event=event)
 
 
 def _own_end(state: State, event: Event) -> State:
@@ -334,147 +246,23 @@ def _own_end(state: State, event: Event) -> State:
     return fold_own_end(state, event.step, own, event.error or "failed", event)
 
 
-def fold_own_end(state: State, step: str, own: Mapping[str, Any], error: str, event: Event | None) -> State:
-    """An item (`own` has its `index`) or a whole step has failed by our own decision."""
-    run = state.runs.get(step)
-    epoch = int(own["epoch"])
-    if run is None or run.epoch < epoch:
-        version = event.version if event is not None else state.version
-        run = StepRun(step=step, epoch=epoch, status="running", entered_version=version)
-        state = fold_entry(state, run)
-    if run.epoch != epoch or run.status != "running":
-        return state
-    response = {"status": "error", "error": error}
-    if "index" in own and run.loop is not None:
-        return _settle(state, run, int(own["index"]), response=response, error=error, event=event)
-    opened = state.open
-    for attempt in run.attempts.values():
-        if attempt.command_id is not None and attempt.command_id in opened:
-            opened = opened.remove(attempt.command_id)
-    return _end_run(replace(state, open=opened), run, response=response, error=error, event=event)
-
-
-def _settle(state: State, run: StepRun, index: int, *, response: Any, error: str | None, event: Event | None) -> State:
-    """An item has ended for good; without a loop it is the step."""
-    if run.loop is None:
-        return _end_run(state, run, response=response, error=error, event=event)
-    attempts = run.attempts.remove(index) if index in run.attempts else run.attempts
-    run = replace(run, attempts=attempts, loop=_with_item(run.loop, index, response, error))
-    return replace(state, runs={**state.runs, run.step: run}, current_step=run.step)
-
-
-def _with_item(loop: LoopState, index: int, response: Any, error: str | None) -> LoopState:
-    results, size = loop.results, loop.results_bytes
-    if results is not None:
-        size += size_of(response)
-        results = results.insert(index, response) if size <= LOOP_RESULTS_BYTES_MAX else None
-    return replace(
-        loop,
-        next_index=max(loop.next_index, index + 1),
-        success=loop.success + (error is None),
-        failed=loop.failed + (error is not None),
-        results=results,
-        results_bytes=size,
-        error=loop.error or (None if error is None else f"item {index}: {error}"),
-    )
-
-
-def _end_run(
-    state: State, run: StepRun, *, response: Any, error: str | None, event: Event | None, outcome: str | None = None
-) -> State:
-    response = as_result(response)
-    ended = replace(
-        run,
-        status="completed" if error is None else "failed",
-        attempts=HashTrieMap(),
-        loop=None,
-        ended_version=event.version if event is not None else state.version,
-        ended_event_id=(event.event_id or None) if event is not None else None,
-        outcome_type=outcome or ("call.done" if error is None else "call.error"),
-        response=response,
-        error=error,
-    )
-    results, sizes, total = state.results, state.sizes, state.data_bytes
-    if error is None:
-        key, size = f"r:{run.step}", size_of(response)
-        total += size - (sizes.get(key) or 0)
-        results, sizes = {**results, run.step: response}, sizes.insert(key, size)
-    return replace(
-        state,
-        runs={**state.runs, run.step: ended},
-        unrouted=(*state.unrouted, run.step),
-        results=results,
-        sizes=sizes,
-        data_bytes=total,
-        completed_steps=_with(state.completed_steps, run.step),
-        current_step=run.step,
-    )
-
-
-# --- loops ------------------------------------------------------------------------------------------------------------
-
-
-def _loop_started(state: State, event: Event) -> State:
-    own, context = own_meta(event), event.context or {}
-    return fold_loop_started(
-        state,
-        event.step,
-        epoch=_integer(own.get("epoch"), 1),
-        attempts_max=_integer(own.get("attempts_max"), 1),
-        context=context,
-        version=event.version,
-    )
-
-
-def fold_loop_started(
-    state: State, step: str, *, epoch: int, attempts_max: int, context: Mapping[str, Any], version: int
-) -> State:
-    """Enter a loop: `context` has its id, mode, limit and collection."""
-    items = context.get("collection")
-    size = _integer(context.get("size"), 0)
-    loop = LoopState(
-        loop_id=str(context.get("loop_event_id") or ""),
-        mode=str(context.get("mode") or "sequential"),
-        items=items if isinstance(items, list) else range(size),
-        size=size,
-        limit=max(_integer(context.get("max_in_flight"), 1), 1),
-        continue_on_error=context.get("on_item_error") == "continue",
-    )
-    run = StepRun(
-        step=step, epoch=epoch, status="running", attempts_max=attempts_max, loop=loop, entered_version=version
-    )
-    return fold_entry(state, run)
-
-
-def fold_loop_done(state: State, event: Event) -> State:
-    """A loop is over: its result is in the state, or by reference to the log when it was too large to keep."""
-    run = state.runs.get(event.step)
-    epoch = own_meta(event).get("epoch")
-    if run is None or run.loop is None or run.epoch != epoch or run.status != "running":
-        return state
-    loop = run.loop
-    stats = loop_stats(loop)
-    if loop.results is None:
-        locator = f"noetl://execution/{state.execution_id}/loop/{loop.loop_id}"
-        reference = {"type": "loop", "locator": locator, "store": "eventlog", "bytes": loop.results_bytes}
-        response: Any = result_ref(reference, {"stats": stats})
-    else:
-        response = loop_result([loop.results.get(index) for index in range(loop.next_index)], stats)
-    failed = loop.error if loop.is_failing else None
-    outcome = "loop.done" if failed is None else "call.error"
-    return _end_run(state, run, response=response, error=failed, event=event, outcome=outcome)
-
-
-def loop_result(results: list[Any], stats: Mapping[str, int]) -> dict[str, Any]:
-    """Return the output of a loop: every item's by index, None for those that never ran, and the counts."""
-    return {"results": results, "stats": stats}
-
-
-def loop_stats(loop: LoopState) -> dict[str, int]:
-    """Return the counts of a loop; a cursor loop counts the rows that its slots worked on."""
-    if loop.mode != "cursor" or loop.results is None:
-        return {"total": loop.ended, "success": loop.success, "failed": loop.failed}
-    slots = [value for value in loop.results.values() if isinstance(value, Mapping)]
-    processed = sum(_integer(slot.get("processed"), 0) for slot in slots)
-    failed = sum(_integer(slot.get("failed"), 0) for slot in slots)
-    return {"total": processed + failed, "success": processed, "failed": failed}
+_FOLDS: dict[str, Callable[[State, Event], State]] = {
+    "call.done": _ended,
+    "call.error": _ended,
+    "command.completed": _ended,
+    "command.failed": _ended,
+    "command.cancelled": _ended,
+    "child.terminated": _ended,
+    "command.issued": _issued,
+    "step.routed": _recorded,
+    "ctx.updated": _updated,
+    "step.skipped": _passed,
+    "step.exit": _passed,
+    "step.enter": _foreign_entry,
+    "loop.started": _loop_started,
+    "loop.done": fold_loop_done,
+    "timer.fired": _timer_fired,
+    "playbook.initialized": _initialized,
+    "workflow.initialized": _workflow_initialized,
+    **dict.fromkeys(TERMINAL_TYPES, _terminal),
+}

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from shared.engine.context import render_context_of
+from shared.engine.context import render_context_of, with_arguments
 from shared.engine.effects import IssueCommand
 from shared.engine.jsontext import size_of
 from shared.engine.limits import LOOP_IN_FLIGHT_MAX, LOOP_ITEMS_MAX, MAX_ATTEMPTS
@@ -98,16 +98,17 @@ class CommandBuilder:
     def _context(
         self, state: State, step: Step, names: dict[str, Any], loop: LoopState | None, index: int
     ) -> dict[str, Any]:
+        try:
+            given = render_value(dict(step.input), names)
+        except TemplateError as error:
+            raise TemplateError(f"step '{step.name}', input: {error}") from error
+        names = with_arguments(names, given)
         if step.tool_kind == "cursor_worker":
             config: dict[str, Any] = _cursor(step, names, loop, index)
         elif step.tool_kind == "task_sequence":
             config = {**step.tool, "tasks": list(step.tasks)}
         else:
             config = {"spec": None, "output": None, **_rendered_tool(step, names)}
-        try:
-            given = render_value(dict(step.input), names)
-        except TemplateError as error:
-            raise TemplateError(f"step '{step.name}', input: {error}") from error
         tool: Mapping[str, Any] = {} if step.tasks else step.tool  # tasks are rendered by the worker, all of them
         if step.loop is not None and step.loop.cursor:
             tool = {"cursor": step.loop.cursor}

@@ -45,7 +45,9 @@ SNAPSHOT_EVENTS_MIN = 1000  # events between two snapshots at least
 SNAPSHOT_BYTES_MAX = 32 << 20  # a larger state is folded from an older snapshot
 SNAPSHOT_BYTES_PER_EVENT = 256  # and one event per so many bytes of state, so that snapshots cost linear work in all
 
-TRANSITIONS_MAX = 2000  # steps that one decision may walk without a command (tool-less or skipped ones)
+TRANSITIONS_MAX = (
+    5000  # entries and exits of steps that one decision may walk: `STEPS_MAX` steps without tools and more
+)
 EPOCHS_MAX = 100_000  # entries of one step in one execution: a cycle that never ends must end
 MAX_ATTEMPTS = 3  # `meta.max_attempts` of a command, as the original writes it
 DIAGNOSTIC_CHARS_MAX = 500  # of why a condition could not be evaluated, in a routing record; one per arc at most

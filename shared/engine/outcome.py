@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import xxhash
+
 from shared.engine.references import ResultRef, result_ref
 from shared.engine.state import Event
 
@@ -41,10 +43,35 @@ def _wrapped(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def command_of(event: Event) -> int | None:
-    """Return the command that an event names in its meta."""
+    """Return the command that an event names in its meta; a name of the Rust line's that is no number stands for one."""
     value = event.meta.get("command_id")
-    text = str(value) if value is not None else ""
-    return int(text) if text.isascii() and text.isdigit() else None
+    if value is None or isinstance(value, int):
+        return value
+    text = str(value)
+    if text.isascii() and text.isdigit():
+        return int(text)
+    return (xxhash.xxh3_64_intdigest(text.encode()) >> 1) or None if text else None
+
+
+def nested(values: Mapping[str, Any], *known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `values` with keys such as `a.b` put into the mapping `a`, beside what the first of `known` has in its `a`."""
+    if not any("." in key for key in values):
+        return values
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        head, *path = key.split(".")
+        if not path:
+            found[head] = value
+            continue
+        before = next((place[head] for place in (found, *known) if head in place), None)
+        found[head] = _put(before, path, value)
+    return found
+
+
+def _put(before: Any, path: list[str], value: Any) -> dict[str, Any]:
+    known = before if isinstance(before, Mapping) else {}
+    head, *rest = path
+    return {**known, head: _put(known.get(head), rest, value) if rest else value}
 
 
 def response_of(event: Event) -> Any:

@@ -7,17 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.engine.context import names_for, with_item, with_run
-from shared.engine.effects import (
-    AppendEvent,
-    CancelCommand,
-    Effect,
-    IssueCommand,
-    SetTimer,
-    command_id_for,
-    timer_id_for,
-)
-from shared.engine.fold import (
+from shared.engine.changes import (
     ROUTING_KEY,
     fold_command,
     fold_loop_done,
@@ -30,6 +20,16 @@ from shared.engine.fold import (
     retry_purpose,
     timeout_purpose,
 )
+from shared.engine.context import names_for, with_item, with_run
+from shared.engine.effects import (
+    AppendEvent,
+    CancelCommand,
+    Effect,
+    IssueCommand,
+    SetTimer,
+    command_id_for,
+    timer_id_for,
+)
 from shared.engine.issuing import CommandBuilder, loop_items, loop_limit
 from shared.engine.limits import (
     DECISION_BYTES_MAX,
@@ -40,7 +40,20 @@ from shared.engine.limits import (
 from shared.engine.outcome import bare_key
 from shared.engine.playbook import Arc, Playbook, Step
 from shared.engine.state import Attempt, Event, LoopState, State, StepRun
-from shared.engine.templates import TemplateError, render_condition, render_value
+from shared.engine.templates import (
+    TemplateError,
+    UnusableError,
+    missed_since,
+    missed_so_far,
+    render_condition,
+    render_value,
+)
+
+
+def _undefined(mark: int) -> dict[str, Any]:
+    """Return what tells the names that templates looked up in vain since `mark`; nothing when there are none."""
+    names = missed_since(mark)
+    return {"undefined": names} if names else {}
 
 
 class Planner:
@@ -97,6 +110,7 @@ class Planner:
         """Apply the step's `set`, walk its arcs, note what was chosen."""
         step = self._playbook.steps.get(run.step)
         record: dict[str, Any] = {"step": run.step, "epoch": run.epoch, "targets": [], "handled": False}
+        mark = missed_so_far()
         if step is not None and run.status != "skipped":
             try:
                 if run.status == "completed":
@@ -106,7 +120,8 @@ class Planner:
                     if arc.target is not None:
                         record["targets"].append(arc.target)
             except TemplateError as error:
-                record |= {"targets": [], "handled": False, "error": f"step '{run.step}', set: {error}"}
+                record |= {"targets": [], "handled": False, "error": f"step '{run.step}', after its end: {error}"}
+        record |= _undefined(mark)
         self.state = fold_record(self.state, record)
         self._records.append(record)
 
@@ -148,11 +163,17 @@ class Planner:
         return chosen
 
     def _holds(self, arc: Arc, names: Mapping[str, Any], record: dict[str, Any]) -> bool:
-        """Whether a condition holds; one that cannot be evaluated does not, and leaves a diagnostic."""
+        """Whether a condition holds; one that cannot be evaluated does not, and leaves a diagnostic.
+
+        Raises:
+            TemplateError: what it looks at is lost, or, when strict, undefined.
+        """
         if arc.when is None:
             return True
         try:
             return render_condition(arc.when, names)
+        except UnusableError as error:
+            raise TemplateError(f"arc to '{arc.target or 'end'}': {error}") from error
         except TemplateError as error:
             text = f"arc to '{arc.target or 'end'}': {error}"
             record.setdefault("diagnostics", []).append(text[:DIAGNOSTIC_CHARS_MAX])
@@ -179,8 +200,8 @@ class Planner:
         before = self.state.runs.get(name)
         epoch = 1 if before is None else before.epoch + 1
         source = self.state.runs.get(sources[-1]) if sources else None
-        names = with_run(self._base(), step=name, run=source, event="command_creation", now=self._now)
-        names.pop("error", None)
+        event = source.outcome_type if source is not None else "command_creation"
+        names = with_run(self._base(), step=name, run=source, event=event, now=self._now)
         try:
             if epoch > EPOCHS_MAX:
                 raise TemplateError(f"step '{name}' was entered {EPOCHS_MAX} times: its cycle does not end")
@@ -251,9 +272,11 @@ class Planner:
             own["index"] = index
         if attempts_max > 1:
             own["attempts_max"] = attempts_max
+        mark = missed_so_far()
         effect: IssueCommand = self._builder.build(
             self.state, step, names, command_id=command_id, index=index, attempt=attempt, loop=loop, source=source
         )
+        own |= _undefined(mark)
         if self._records:
             own["routed"], self._records = self._records, []
         effect = replace(effect, meta={**effect.meta, ROUTING_KEY: own})

@@ -45,6 +45,10 @@ class TemplateError(ValueError):
     """A template is malformed or cannot be evaluated; the text names the template and the reason."""
 
 
+class UnusableError(TemplateError):
+    """What a template needs is not there; unlike any other failure, a condition must not take it for false."""
+
+
 @dataclass(slots=True)
 class Budget:
     """What one rendering may still use."""
@@ -79,14 +83,14 @@ def missed(name: str) -> None:
     """Note that a template used what is not defined.
 
     Raises:
-        TemplateError: what is not defined is an error here.
+        UnusableError: what is not defined is an error here.
     """
     watching = watch.get()
     if watching is None:
         return
     watching.missed.append(name)
     if watching.strict:
-        raise TemplateError(f"'{name}' is undefined")
+        raise UnusableError(f"'{name}' is undefined")
 
 
 def spend(steps: int) -> None:

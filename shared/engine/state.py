@@ -140,19 +140,27 @@ class LoopState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRun:
-    """One entry of a step. `epoch` counts entries from 1; `routed` says that its arcs have been walked."""
+    """One entry of a step.
+
+    Args (fields):
+        epoch: counts the entries of the step, from 1.
+        attempt: of a run that has ended without a loop, the attempt that it ended with, from 1.
+        outcome_type: the event that its arcs see: call.done, call.error, loop.done, step.skipped, step.exit.
+        routed: its arcs have been walked; `handled`: one of them handled its error.
+    """
 
     step: str
     epoch: int
     status: RunStatus
     attempts: HashTrieMap[int, Attempt] = field(default_factory=HashTrieMap)
     attempts_max: int = 1
+    attempt: int = 1
     loop: LoopState | None = None
     timed_out: bool = False
     entered_version: int = 0
     ended_version: int = 0
     ended_event_id: int | None = None
-    outcome_type: str = ""  # call.done, call.error, loop.done, step.skipped, step.exit
+    outcome_type: str = ""
     response: Any = None
     error: str | None = None
     routed: bool = False

@@ -16,11 +16,19 @@ import orjson
 from jinja2 import Template, Undefined, meta
 from jinja2 import TemplateError as JinjaError
 
-from shared.engine.limits import TEMPLATE_CACHE_MAX, TEMPLATE_CHARS_MAX, TEMPLATE_OUTPUT_CHARS_MAX, VALUE_DEPTH_MAX
+from shared.engine.limits import (
+    NAME_CHARS_MAX,
+    TEMPLATE_CACHE_MAX,
+    TEMPLATE_CHARS_MAX,
+    TEMPLATE_MISSES_MAX,
+    TEMPLATE_OUTPUT_CHARS_MAX,
+    VALUE_DEPTH_MAX,
+)
 from shared.engine.references import LostDataError, ResultRef
 from shared.engine.sandbox import (
     Budget,
     TemplateError,
+    UnusableError,
     Watch,
     bounded,
     budget,
@@ -61,6 +69,19 @@ def watching(*, strict: bool = False, seed: str = "") -> Iterator[Watch]:
         yield found
     finally:
         watch.reset(token)
+
+
+def missed_so_far() -> int:
+    """Return how often templates used what is undefined, within `watching`."""
+    found = watch.get()
+    return 0 if found is None else len(found.missed)
+
+
+def missed_since(mark: int) -> list[str]:
+    """Return the names that were undefined since `missed_so_far()` was `mark`, `TEMPLATE_MISSES_MAX` at most."""
+    found = watch.get()
+    names = [] if found is None else found.missed[mark:]
+    return [name[:NAME_CHARS_MAX] for name in dict.fromkeys(names)][:TEMPLATE_MISSES_MAX]
 
 
 def has_template(text: str) -> bool:
@@ -147,8 +168,8 @@ def _evaluate(text: str, run: Callable[[], Any]) -> Any:
     token = budget.set(Budget())
     try:
         return run()
-    except LostDataError as error:
-        raise TemplateError(f"{_shown(text)}: {error}") from error
+    except (LostDataError, UnusableError) as error:
+        raise UnusableError(f"{_shown(text)}: {error}") from error
     except _FAILURES as error:
         raise TemplateError(f"{_shown(text)}: {error or type(error).__name__}") from error
     except MemoryError as error:
@@ -292,9 +313,12 @@ def render_condition(text: str, names: Mapping[str, Any]) -> bool:
 __all__ = [
     "KEYCHAIN_REFERENCE",
     "TemplateError",
+    "UnusableError",
     "check_template",
     "deferred_paths",
     "has_template",
+    "missed_since",
+    "missed_so_far",
     "names_in",
     "names_keychain",
     "render_condition",

@@ -182,7 +182,7 @@ def test_an_error_that_no_condition_looks_at_is_not_handled(on_error: str | None
     assert (run.state.status, run.state.error) == ("FAILED", "boom")
     result = run.log[-1].result
     assert result is not None
-    assert result["context"] == {"step": "a", "error": "boom", "detail": 7}
+    assert result["context"] == {"step": "a", "attempt": 1, "error": "boom", "detail": 7}
 
 
 def test_fail_fast_does_not_wait_for_other_branches() -> None:

@@ -29,6 +29,7 @@ def own_meta(event: Event) -> Mapping[str, Any]:
 
 
 def integer(value: object, default: int) -> int:
+    """Return `value` when it is an integer, else `default`."""
     return value if isinstance(value, int) else default
 
 
@@ -167,6 +168,7 @@ def _gave_up(state: State, record: Mapping[str, Any]) -> State:
 
 
 def with_attempt(state: State, run: StepRun, attempt: Attempt) -> State:
+    """Put in the newest attempt of an item."""
     run = replace(run, attempts=run.attempts.insert(attempt.index, attempt))
     return replace(state, runs={**state.runs, run.step: run})
 
@@ -237,6 +239,7 @@ def _with_item(loop: LoopState, index: int, response: Any, error: str | None) ->
 def end_run(
     state: State, run: StepRun, *, response: Any, error: str | None, event: Event | None, outcome: str | None = None
 ) -> State:
+    """A run is over: its output is the newest of its step, and its arcs are to be walked."""
     response = as_result(response)
     ended = replace(
         run,
@@ -303,6 +306,7 @@ def fold_loop_done(state: State, event: Event) -> State:
 
 
 def end_loop(state: State, run: StepRun, loop: LoopState, event: Event | None) -> State:
+    """A loop is over: its output has every item that ran, or says where the log has them."""
     stats = loop_stats(loop)
     if loop.results is None:
         locator = f"noetl://execution/{state.execution_id}/loop/{loop.loop_id}"

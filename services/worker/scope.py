@@ -71,6 +71,7 @@ class CommandScope:
             input=given,
             context=names,
             execution_id=self.command.execution_id,
+            idle=self._slots.given_up,
             timeout_seconds=time_limit(kind, config, self.settings.noetl_worker_command_timeout_seconds),
         )
         began = time.monotonic()

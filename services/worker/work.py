@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +39,8 @@ async def run_tool_command(scope: CommandScope) -> Outcome:
     except ToolError as error:
         return outcome_of(error.to_response())
     select = selecting(config)
-    return outcome_of(with_selected(output, select), select)
+    outcome = outcome_of(with_selected(output, select), select)
+    return replace(outcome, error=None) if command.kind == "agent" else outcome  # its failure is an answer
 
 
 async def run_sequence_command(scope: CommandScope) -> Outcome:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from services.worker.redaction import longest_first, redacted
-from services.worker.tools import duckdb, http, noop, postgres, python, shell
+from services.worker.tools import duckdb, http, noop, playbook, postgres, python, shell
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from shared.platform.tracing import span
 
@@ -22,6 +22,9 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "postgres": postgres.run,
         "duckdb": duckdb.run,
         "ducklake": duckdb.run,
+        "playbook": playbook.run,
+        "playbooks": playbook.run,
+        "agent": playbook.run_agent,
         "shell": shell.run,
         "noop": noop.run,
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,7 +82,7 @@ class ToolCall:
     """One call: the tool's own keys with templates rendered, its input, and the names that templates could see.
 
     `secrets` is filled by the tool: what it learns from credentials and must not be in its output. `execution_id` is 0 when
-    only `context` has it.
+    only `context` has it. While a tool only waits, inside `idle()`, the worker may take another command.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class ToolCall:
     timeout_seconds: float
     execution_id: int = 0
     secrets: set[str] = field(default_factory=set)
+    idle: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
 
     @property
     def execution(self) -> int:
@@ -115,6 +117,11 @@ class ToolBox:
     postgres: PostgresPools | None = None
     limits: ToolLimits | None = None
     tokens: Tokens | None = None
+
+
+def is_true(value: object) -> bool:
+    """Whether a flag that may come as text is set."""
+    return value is True or str(value).lower() in ("true", "1", "yes")
 
 
 def part(value: T | None, kind: str, name: str) -> T:

@@ -40,3 +40,12 @@ DUCKDB_FILE_DAYS = 1.0  # an execution's file is deleted when nobody wrote it fo
 DUCKDB_SWEPT_MAX = 1000  # files looked at in one sweep
 DUCKDB_SAMPLE_ROWS = 5  # in `command_<n>_sample`
 CHILD_ERROR_TAIL_BYTES = 4096  # of a child's stderr, for the error text
+
+# --- playbook and agent -----------------------------------------------------------------------------------------------
+EXECUTE_REQUEST_SECONDS = 30.0  # starting an execution commits its first events
+EXECUTE_ATTEMPTS_MAX = 1  # an unanswered start may have happened: the policy of the task decides about another
+STATUS_REQUEST_SECONDS = 10.0
+STATUS_ATTEMPTS_MAX = 8  # tries of one look, over about 10 s: an API restart fits in
+STATUS_WAIT_SECONDS = 0.1  # before the second look at a child; grows to
+STATUS_WAIT_MAX_SECONDS = 2.0  # the original's interval
+STATUS_WAIT_GROWTH = 1.5

@@ -133,7 +133,7 @@ def run_code(job: Mapping[str, Any]) -> Any:
     module = types.ModuleType(MODULE)  # a real module: dataclasses and pickle look theirs up by name
     sys.modules[MODULE] = module
     space = module.__dict__
-    space |= {"__builtins__": builtins, _RETURN: _raise_returned, **known}
+    space |= {"__builtins__": builtins, "json": json, _RETURN: _raise_returned, **known}  # the original has json there
     space |= _imported(job.get("libs") or {})
     before = set(space)
     if "result" not in given:
@@ -180,11 +180,27 @@ def _restored(prints: _Prints) -> Iterator[None]:
             os.chdir(directory)
 
 
+@contextlib.contextmanager
+def _surrounded(job: Mapping[str, Any]) -> Iterator[None]:
+    """Run in the environment, directory and memory limit (bytes of address space) that the job asks for, within ours."""
+    os.environ.update(job.get("env") or {})
+    if job.get("cwd"):
+        os.chdir(job["cwd"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = job.get("memory_bytes")
+    if wanted:
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if soft < 0 else min(wanted, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def answer(job: Mapping[str, Any]) -> bytes:
     """Run a job and return the JSON of its answer, at most `result_max_bytes` of output in it."""
     prints = _Prints()
     try:
-        with _restored(prints):
+        with _restored(prints), _surrounded(job):
             value = run_code(job)
             if isinstance(value, dict) and value.get("message") and "locals_count" in value and prints.text():
                 value = {**value, "stdout": prints.text()}

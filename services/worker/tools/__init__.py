@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from services.worker.redaction import longest_first, redacted
-from services.worker.tools import duckdb, http, noop, playbook, postgres, python, shell
+from services.worker.tools import absent, artifact, duckdb, http, noop, playbook, postgres, python, shell
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from shared.platform.tracing import span
 
@@ -25,8 +25,11 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "playbook": playbook.run,
         "playbooks": playbook.run,
         "agent": playbook.run_agent,
+        "artifact": artifact.run,
+        "result_fetch": artifact.fetch,
         "shell": shell.run,
         "noop": noop.run,
+        **dict.fromkeys(absent.ABSENT, absent.run),
     }
 )
 _OWN_LIMIT = frozenset({"python"})  # applies the time limit itself: the wait for a free child is not part of it

@@ -49,3 +49,6 @@ STATUS_ATTEMPTS_MAX = 8  # tries of one look, over about 10 s: an API restart fi
 STATUS_WAIT_SECONDS = 0.1  # before the second look at a child; grows to
 STATUS_WAIT_MAX_SECONDS = 2.0  # the original's interval
 STATUS_WAIT_GROWTH = 1.5
+
+# --- python -----------------------------------------------------------------------------------------------------------
+PYTHON_MEMORY_MIN_BYTES = 64 << 20  # an interpreter needs some 30 MiB of address space for itself

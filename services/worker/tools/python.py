@@ -8,18 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
+from services.worker.tools.limits import PYTHON_MEMORY_MIN_BYTES
+from services.worker.tools.script_source import script_text
 
 KIND = "python"
 _CONTEXT_NAMES = ("context", "workload", "ctx", "iter", "execution_id", "job")  # given to code that mentions them
 
 
-def _code(config: Mapping[str, Any]) -> str:
+async def _code(call: ToolCall, box: ToolBox) -> str:
+    config = call.config
     code = config.get("code")
     if isinstance(code, str) and code.strip():
         return code
     encoded = config.get("code_b64") or config.get("code_base64")
     if not isinstance(encoded, str) or not encoded:
-        raise ToolError(KIND, "BAD_CONFIG", "a python tool needs `code` or `code_b64`")
+        script = await script_text(call, box)
+        if script is None or not script.strip():
+            raise ToolError(KIND, "BAD_CONFIG", "a python tool needs `code`, `code_b64` or `script: {uri, source}`")
+        return script
     try:
         return base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
@@ -36,25 +42,39 @@ def tool_input(call: ToolCall) -> dict[str, Any]:
     return {key: value for key, value in merged.items() if not key.startswith("__loop_")}
 
 
+def _surroundings(call: ToolCall) -> dict[str, Any]:
+    """Return environment, working directory and memory limit (bytes) that the tool asks for."""
+    env, directory, memory = (call.config.get(key) for key in ("env", "cwd", "memory_bytes"))
+    if env and not isinstance(env, Mapping):
+        raise ToolError(KIND, "BAD_CONFIG", "`env` must be an object")
+    text = str(memory) if memory not in (None, "") else ""
+    if text and not (text.isascii() and text.isdigit() and int(text[:15]) >= PYTHON_MEMORY_MIN_BYTES):
+        raise ToolError(KIND, "BAD_CONFIG", f"`memory_bytes` must be a number of at least {PYTHON_MEMORY_MIN_BYTES}")
+    return {
+        "env": {str(key): "" if value is None else str(value) for key, value in (env or {}).items()},
+        "cwd": str(directory) if directory else None,
+        "memory_bytes": int(text[:15]) if text else None,
+    }
+
+
 async def run(call: ToolCall, box: ToolBox) -> Any:
     """Return the value of the code: `result`, a top-level `return`, or what `main(**input)` returns.
 
     Raises:
         ToolError: the code raised, or its process died.
     """
-    code = _code(call.config)
+    code = await _code(call, box)
     context = {"context": call.context, **call.context}
     names = {name: context[name] for name in _CONTEXT_NAMES if name in context and name in code}
     libs = call.config.get("libs")
-    answer = await box.python.run(
-        {
-            "code": code,
-            "input": tool_input(call),
-            "names": names,
-            "libs": libs if isinstance(libs, Mapping) else {},
-        },
-        call.timeout_seconds,
-    )
+    job = {
+        "code": code,
+        "input": tool_input(call),
+        "names": names,
+        "libs": libs if isinstance(libs, Mapping) else {},
+        **_surroundings(call),
+    }
+    answer = await box.python.run(job, call.timeout_seconds)
     if answer["ok"]:
         return answer["value"]
     error = answer["error"]

@@ -23,6 +23,7 @@ from services.worker.limits import (
     SHELL_PREVIEW_MAX_CHARS,
 )
 from services.worker.tools.base import ToolBox, ToolCall, ToolError, child_environment
+from services.worker.tools.script_source import script_text
 
 KIND = "shell"
 _SHELLS = ("/bin/bash", "/bin/sh")
@@ -40,8 +41,8 @@ class _Ended:
     duration_ms: int
 
 
-def _commands(config: Mapping[str, Any]) -> list[str]:
-    given = next((config[key] for key in ("cmds", "cmd", "command", "commands", "script") if config.get(key)), None)
+def _commands(config: Mapping[str, Any], script: str | None) -> list[str]:
+    given = next((config[key] for key in ("cmds", "cmd", "command", "commands") if config.get(key)), script)
     listed = given if isinstance(given, list) else [given]
     commands = [line for line in listed if isinstance(line, str) and line.strip()]
     if not commands or len(commands) != len(listed):
@@ -146,13 +147,14 @@ def _output(commands: list[str], ended: list[_Ended]) -> dict[str, Any]:
     return output
 
 
-async def run(call: ToolCall, _box: ToolBox) -> dict[str, Any]:
+async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
     """Run the commands one after the other until one fails, and return the original's output plus `exit_code`.
 
     Raises:
         ToolError: a command ended with a code other than 0; `data` has the output.
     """
-    commands, shell, environment = _commands(call.config), _shell(call.config), _environment(call.config)
+    commands = _commands(call.config, await script_text(call, box))
+    shell, environment = _shell(call.config), _environment(call.config)
     directory = call.config.get("working_dir") or call.config.get("cwd")
     ended: list[_Ended] = []
     for command in commands:

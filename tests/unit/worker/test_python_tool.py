@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,43 @@ async def test_bad_config(call: Call) -> None:
         with pytest.raises(ToolError) as failure:
             await call("python", **config)
         assert failure.value.code == "BAD_CONFIG"
+
+
+async def test_scripts(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("def main(name):\n    return {'hello': name}\n")
+    script = {"uri": str(tmp_path / "s.py"), "source": {"type": "file"}}
+    assert await call("python", script=script, input={"name": "you"}) == {"hello": "you"}
+    inline = {"uri": "inline", "source": {"type": "inline", "code": "result = 1"}}
+    assert await call("python", script=inline) == 1
+    for wrong in (
+        {"uri": str(tmp_path / "none.py")},
+        {"uri": "gs://bucket/s.py", "source": {"type": "gcs"}},
+        {"uri": "x", "source": {"type": "carrier pigeon"}},
+        {"source": {"type": "file"}},
+        7,
+    ):
+        with pytest.raises(ToolError) as failure:
+            await call("python", script=wrong)
+        assert failure.value.code == "SCRIPT"
+
+
+async def test_environment_directory_and_memory_of_one_call(call: Call, tmp_path: Path) -> None:
+    code = "import os\nresult = [os.environ.get('PLAYHEAD_TEST_A'), os.getcwd()]"
+    assert await call("python", code=code, env={"PLAYHEAD_TEST_A": 1}, cwd=str(tmp_path)) == ["1", str(tmp_path)]
+    assert (await call("python", code=code))[0] is None
+    hungry = "x = bytearray(200 << 20)\nresult = len(x)"
+    with pytest.raises(ToolError) as failure:
+        await call("python", code=hungry, memory_bytes=150 << 20)
+    assert failure.value.code == "MemoryError"
+    assert await call("python", code=hungry) == 200 << 20
+    for wrong in ({"memory_bytes": 1}, {"env": 3}):
+        with pytest.raises(ToolError) as failure:
+            await call("python", code="result = 1", **wrong)
+        assert failure.value.code == "BAD_CONFIG"
+
+
+async def test_code_that_eats_memory_ends_and_the_worker_goes_on(call: Call, box: ToolBox) -> None:
+    with pytest.raises(ToolError) as failure:
+        await call("python", code="held = []\nwhile True:\n    held.append(bytearray(1 << 20))", seconds=60)
+    assert failure.value.code in ("MemoryError", "PROCESS_DIED")
+    assert await call("python", code="result = json.dumps({'a': 1})") == '{"a": 1}'

@@ -1,0 +1,25 @@
+"""Kinds that this worker does not have."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.worker.tools import TOOLS, ToolError
+from services.worker.tools.absent import ABSENT
+from shared.engine.toolkeys import TOOL_KINDS
+from tests.unit.worker.conftest import Call
+
+ENGINE = {"workbook", "iterator", "task_sequence"}  # resolved before a tool is called
+
+
+@pytest.mark.parametrize("kind", sorted(ABSENT))
+async def test_the_error_says_what_to_do(call: Call, kind: str) -> None:
+    with pytest.raises(ToolError) as failure:
+        await call(kind)
+    assert failure.value.code == "NOT_AVAILABLE"
+    assert kind in failure.value.message
+    assert failure.value.retryable is False
+
+
+def test_every_kind_of_the_language_has_a_tool_or_a_clear_error() -> None:
+    assert set(TOOL_KINDS) - ENGINE - set(TOOLS) == set()

@@ -30,6 +30,7 @@ from services.api.routes import (
     commands,
     credentials,
     documents,
+    editor,
     endings,
     events,
     execution,
@@ -60,6 +61,7 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 75.0  # aiohttp's AppRunner default is 3630 s (libraries.md section 5)
 RECONNECT_SECONDS = 1.0  # between attempts to reach NATS at start; afterwards the client reconnects itself
+SLASHED = ("path", "playbook", "suite_id")  # path parameters that match slashes
 CORS_MAX_AGE_SECONDS = 600  # the original's preflight lifetime
 
 TABLES: tuple[RouteTable, ...] = (
@@ -74,6 +76,7 @@ TABLES: tuple[RouteTable, ...] = (
     commands.routes,
     catalog.routes,
     assistants.routes,
+    editor.routes,
     runtime.routes,
     credentials.routes,
     keychain.routes,
@@ -160,8 +163,10 @@ def _unavailable() -> HttpError:
 
 
 def _path_pattern(path: str) -> str:
-    """Return the aiohttp pattern of a documented path: `{path}` of the catalog matches slashes."""
-    return path.replace("{path}", "{path:.+}")
+    """Return the aiohttp pattern of a documented path: some parameters match slashes."""
+    for name in SLASHED:
+        path = path.replace(f"{{{name}}}", f"{{{name}:.+}}")
+    return path
 
 
 @web.middleware

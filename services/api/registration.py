@@ -113,7 +113,7 @@ def _meta(document: Mapping[str, Any], kind: str, warnings: list[Problem]) -> di
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Checked:
+class Checked:
     """A document that can be stored."""
 
     document: dict[str, Any]
@@ -122,7 +122,7 @@ class _Checked:
     warnings: list[Problem]
 
 
-def _check(text: str, resource_type: str, *, strict: bool) -> _Checked:
+def _check(text: str, resource_type: str, *, strict: bool) -> Checked:
     try:
         read = read_document(text)
     except PlaybookError as error:
@@ -136,23 +136,35 @@ def _check(text: str, resource_type: str, *, strict: bool) -> _Checked:
         if playbook is None:
             raise _refusal(name, kind, problems)
         warnings = problems
-    return _Checked(document=read.data, name=name, kind=kind, warnings=warnings)
+    return Checked(document=read.data, name=name, kind=kind, warnings=warnings)
 
 
-async def register(context: ApiContext, *, content: str, resource_type: str) -> Registered:
-    """Store `content` as the next version of its path.
+async def check_document(context: ApiContext, text: str, resource_type: str) -> Checked:
+    """Return `text` as a document that can be stored; nothing is.
+
+    Raises:
+        HttpError: 422 naming every problem with its line and key.
+    """
+    strict = context.settings.noetl_registration_strict
+    if len(text) > INLINE_CHARS_MAX:
+        return await asyncio.to_thread(_check, text, resource_type, strict=strict)
+    return _check(text, resource_type, strict=strict)
+
+
+async def register(context: ApiContext, *, content: str, resource_type: str, path: str | None = None) -> Registered:
+    """Store `content` as the next version of its path, which must be `path` when one is given.
 
     Raises:
         HttpError: 422 naming every problem with its line and key, when the document cannot be read or run, or has warnings
             and NOETL_REGISTRATION_STRICT or its own `executor.spec.strict` makes them errors.
     """
     text = decoded(content)
-    strict = context.settings.noetl_registration_strict
     with span("catalog register"):
-        if len(text) > INLINE_CHARS_MAX:
-            checked = await asyncio.to_thread(_check, text, resource_type, strict=strict)
-        else:
-            checked = _check(text, resource_type, strict=strict)
+        checked = await check_document(context, text, resource_type)
+        if path is not None and checked.name != path:
+            raise HttpError(
+                422, f"metadata.path is '{checked.name}', but what is saved is '{path}'; register it instead"
+            )
         entry = store.NewEntry(
             catalog_id=context.ids.next(),
             path=checked.name,

@@ -93,7 +93,8 @@ class Entries(Answer):
     entries: list[Entry]
 
 
-def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
+def entry_document(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry as every list and read shows it."""
     return {
         "catalog_id": str(row["catalog_id"]),
         "path": row["path"],
@@ -107,7 +108,8 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _registered(done: Registered) -> dict[str, Any]:
+def registered(done: Registered) -> dict[str, Any]:
+    """Return the answer of a registration."""
     document: dict[str, Any] = {
         "status": "success",
         "message": f"Resource '{done.path}' version '{done.version}' registered.",
@@ -136,7 +138,7 @@ async def register_resource(call: Call) -> web.StreamResponse:
     """
     body: RegisterBody = call.body
     done = await register(call.context, content=body.content, resource_type=body.resource_type)
-    return reply(_registered(done), headers=warning_headers(done.warnings))
+    return reply(registered(done), headers=warning_headers(done.warnings))
 
 
 @routes.add(
@@ -157,8 +159,8 @@ async def register_batch(call: Call) -> web.StreamResponse:
             results.append({"index": index, "status": "failed", "error": str(error.detail), **error.more})
             continue
         results.append({"index": index, "status": "registered", "path": done.path, "version": done.version})
-    registered = sum(1 for result in results if result["status"] == "registered")
-    return reply({"registered": registered, "failed": len(results) - registered, "results": results})
+    count = sum(1 for result in results if result["status"] == "registered")
+    return reply({"registered": count, "failed": len(results) - count, "results": results})
 
 
 async def _list(call: Call, *, agents_only: bool) -> web.StreamResponse:
@@ -172,7 +174,7 @@ async def _list(call: Call, *, agents_only: bool) -> web.StreamResponse:
     )
     rows = await store.list_entries(call.context.database, chosen, limit=body.limit + 1, offset=body.offset)
     shown, headers = truncated(rows, body.limit)
-    return reply({"entries": [_entry(row) for row in shown]}, headers=headers)
+    return reply({"entries": [entry_document(row) for row in shown]}, headers=headers)
 
 
 @routes.add(
@@ -209,4 +211,4 @@ async def resource(call: Call) -> web.StreamResponse:
         row = await store.entry_by_path(call.context.database, body.path or "", body.version)
     if row is None:
         raise not_found("Catalog entry not found")
-    return reply(_entry(row))
+    return reply(entry_document(row))

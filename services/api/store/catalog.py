@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from services.api.store.queries import queries
+from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
     from services.api.store.database import Database, Row
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
 VERSION_MAX = 32_767  # versions are SMALLINT
 
 _SQL = queries("catalog")
+
+
+class EntryInUseError(Exception):
+    """The entry is part of a history and stays; the text is the table that refers to it."""
 
 
 class VersionsExhaustedError(Exception):
@@ -88,3 +95,24 @@ async def entry_by_id(database: Database, catalog_id: int) -> Row | None:
 async def entry_by_path(database: Database, path: str, version: int | None) -> Row | None:
     """Return a version of `path`, or the newest."""
     return await database.fetchrow(_SQL["entry_by_path"], path, version)
+
+
+async def newest_of(database: Database, reference: str) -> Row | None:
+    """Return what `reference` names: the newest version of a path, or the entry with that id when it is digits."""
+    row = await entry_by_path(database, reference, None)
+    number = parse_id(reference) if row is None else None
+    return row if number is None else await entry_by_id(database, number)
+
+
+async def delete(database: Database, reference: str) -> list[Row]:
+    """Delete every version of a path, or the entry with that id; return what is gone.
+
+    Raises:
+        EntryInUseError: executions or secrets refer to one of them; nothing is deleted.
+    """
+    try:
+        rows = await database.fetch(_SQL["delete_by_path"], reference)
+        number = None if rows else parse_id(reference)
+        return rows if number is None else await database.fetch(_SQL["delete_by_id"], number)
+    except asyncpg.ForeignKeyViolationError as error:
+        raise EntryInUseError(error.table_name or "executions") from error

@@ -36,6 +36,14 @@ SELECT catalog_id, path, version, kind, content, layout, payload, meta, created_
  WHERE catalog_id = $1
  LIMIT 1;
 
+-- name: delete_by_id
+-- $1 catalog id bigint
+DELETE FROM noetl.catalog WHERE catalog_id = $1 RETURNING catalog_id, path, version;
+
+-- name: delete_by_path
+-- Every version. $1 path text
+DELETE FROM noetl.catalog WHERE path = $1 RETURNING catalog_id, path, version;
+
 -- name: entry_by_path
 -- $1 path text, $2 version int or NULL for the newest
 SELECT catalog_id, path, version, kind, content, layout, payload, meta, created_at

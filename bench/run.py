@@ -4,6 +4,8 @@
 (b) latency from POST /api/execute to completed for a 2-step playbook
 (c) executions per second: 200 one-step playbooks, 8 at a time
 (d) a parallel fan-out with a join
+(e) a parallel loop of no-ops, `--items` of them
+(f) a chain of steps
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import aiohttp
 import uvloop
 
 from bench.load import percentile, run_load
+from bench.loops import LOOP, bench_chain, bench_loop, chain
 from bench.processes import difference, snapshot
 
 READY_SECONDS_MAX = 90.0
@@ -154,12 +157,15 @@ async def bench_fan_out(session: aiohttp.ClientSession, api: str, fan: int) -> N
 async def measure(ready: dict[str, Any], arguments: argparse.Namespace) -> None:
     api = ready["api_url"]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100)) as session:
-        for text in playbooks(arguments.fan).values():
+        texts = [*playbooks(arguments.fan).values(), LOOP, chain(arguments.chain)]
+        for text in texts:
             await post(session, f"{api}/api/catalog/register", {"content": text})
         for name, work in (
             ("b", lambda: bench_latency(session, api, arguments.runs)),
             ("c", lambda: bench_throughput(session, api, arguments.executions, 8)),
             ("d", lambda: bench_fan_out(session, api, arguments.fan)),
+            ("e", lambda: bench_loop(session, api, arguments.items)),
+            ("f", lambda: bench_chain(session, api, arguments.chain)),
             ("a", lambda: bench_events(session, api, arguments.requests)),
         ):
             if name in arguments.only:
@@ -174,7 +180,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50, help="executions of (b)")
     parser.add_argument("--executions", type=int, default=200, help="executions of (c)")
     parser.add_argument("--fan", type=int, default=50, help="branches of (d)")
-    parser.add_argument("--only", default="abcd", help="which to run, e.g. bc")
+    parser.add_argument("--items", type=int, default=10_000, help="items of (e)")
+    parser.add_argument("--chain", type=int, default=200, help="steps of (f)")
+    parser.add_argument("--only", default="abcdef", help="which to run, e.g. bc")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="playhead-bench-") as directory:
         Path(directory).chmod(0o755)

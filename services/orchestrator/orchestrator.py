@@ -207,11 +207,14 @@ def _calls(decisions: Mapping[int, bytes]) -> Iterator[list[int]]:
 
 
 def _wire(tracked: Tracked, decision: Decision) -> bytes:
+    state = decision.state or tracked.state
+    shown = None if tracked.shows(state) else status_document(state)
+    tracked.showing = state
     document = {
         "execution_id": tracked.state.execution_id,
         "expected_decided_version": tracked.decided,
         "decided_version": tracked.state.version,
         "effects": [effect.to_json() for effect in decision.effects],
-        "state": status_document(decision.state or tracked.state),
+        "state": shown,
     }
     return dumps(document)

@@ -38,14 +38,17 @@ class Tracked:
         actionable: version of the newest folded event that may need a decision.
         settled: version up to which our own decisions' events must be folded before the next decision.
         kept_version, kept_bytes: of the newest snapshot that is known.
+        shown: the state whose status document the API has; `showing` is that of the decision on its way.
     """
 
-    __slots__ = ("actionable", "decided", "kept_bytes", "kept_version", "settled", "state")
+    __slots__ = ("actionable", "decided", "kept_bytes", "kept_version", "settled", "showing", "shown", "state")
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.kept_version = state.version
         self.kept_bytes = 0
+        self.shown: State | None = None
+        self.showing: State | None = None
         self.decided = 0
         self.actionable = 0
         self.settled = 0
@@ -77,10 +80,24 @@ class Tracked:
         elif _is_actionable(event):
             self.actionable = event.version
 
+    def shows(self, state: State) -> bool:
+        """Whether the status document that the API has is also that of `state`; states share what did not change."""
+        shown = self.shown
+        return (
+            shown is not None
+            and shown.results is state.results
+            and shown.variables is state.variables
+            and shown.completed_steps is state.completed_steps
+            and shown.current_step == state.current_step
+            and bool(shown.failures) == bool(state.failures)
+            and shown.status == state.status
+        )
+
     def committed(self, *, decided: int, stream: int) -> None:
         """Take over the marks of a committed decision."""
         self.decided = decided
         self.settled = stream
+        self.shown = self.showing
 
 
 class TrackedExecutions:

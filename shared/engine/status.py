@@ -11,12 +11,14 @@ from shared.engine.state import State
 
 def status_document(state: State) -> dict[str, Any]:
     """Return current step, completed steps and variables, `RESULT_BYTES_MAX` at most; large values become their size."""
-    variables: dict[str, Any] = {**state.workload, **state.variables}
-    variables.update(state.results)
+    variables: dict[str, tuple[str, Any]] = {}  # the later of equal names wins; sizes are known, values may be large
+    for prefix, values in (("w", state.workload), ("v", state.variables), ("r", state.results)):
+        variables.update({name: (prefix, value) for name, value in values.items()})
     left = RESULT_BYTES_MAX
     shown: dict[str, Any] = {}
-    for name, value in variables.items():
-        size = size_of(value)
+    for name, (prefix, value) in variables.items():
+        known = state.sizes.get(f"{prefix}:{name}")
+        size = size_of(value) if known is None else known
         if size <= left:
             shown[name] = value
             left -= size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from services.dev.parity.compare import Finding, compare
 from services.dev.parity.masks import MASKS
 from services.dev.parity.recordings import Answer, Request
-from services.dev.parity.rules import Difference, load_differences
+from services.dev.parity.rules import Difference, Mask, load_differences
 from tests.support.api import RunningApi
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "http"
@@ -34,12 +35,18 @@ def declared(name: str, folder: str) -> list[Difference]:
     return [difference for difference in DIFFERENCES if key in difference.recordings]
 
 
-def check(request: Request, base: Answer, other: Answer, differences: list[Difference]) -> list[str]:
+def check(
+    request: Request,
+    base: Answer,
+    other: Answer,
+    differences: list[Difference],
+    masks: Sequence[Mask] = MASKS,
+) -> list[str]:
     """Return what differs without being declared, and what is declared and no longer differs."""
-    found: list[Finding] = compare(request, base, other, masks=MASKS, differences=differences)
+    found: list[Finding] = compare(request, base, other, masks=masks, differences=differences)
     problems = [str(item) for item in found]
     for difference in differences:
         others = [item for item in differences if item is not difference]
-        if not compare(request, base, other, masks=MASKS, differences=others):
+        if not compare(request, base, other, masks=masks, differences=others):
             problems.append(f"difference {difference.id} is declared and not there any more")
     return problems

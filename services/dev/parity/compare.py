@@ -91,6 +91,8 @@ def _masked(value: Any, kind: MaskKind) -> Any:
         return _without_ids(value)
     if kind is MaskKind.ORDER and isinstance(value, list):
         return sorted(value, key=_show)
+    if kind is MaskKind.ANY:
+        return "<any>"
     return f"<{_type_name(value)}>" if kind in (MaskKind.TYPE, MaskKind.TIME) else value
 
 
@@ -164,7 +166,7 @@ def _header_findings(base: Answer, other: Answer, ignored: Sequence[str]) -> Ite
 def _body_findings(
     base: Answer, other: Answer, masks: Sequence[Mask], differences: Sequence[Difference]
 ) -> Iterator[Finding]:
-    if base.body == other.body or any(mask.kind is MaskKind.TEXT for mask in masks):
+    if base.body == other.body or any(mask.kind is MaskKind.ANY and mask.at == "*" for mask in masks):
         return
     one, two = _parse(base.body), _parse(other.body)
     if one is _ABSENT or two is _ABSENT:

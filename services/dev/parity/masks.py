@@ -8,8 +8,8 @@ _MACHINE = "figures of the machine and the process"
 _MEMORY = "counters of one server process, in its memory"
 
 MASKS: tuple[Mask, ...] = (
-    Mask(route="GET /metrics", at="*", kind=MaskKind.TEXT, reason=_MACHINE),
-    Mask(route="GET /openapi.json", at="*", kind=MaskKind.TEXT, reason="each server documents itself"),
+    Mask(route="GET /metrics", at="*", kind=MaskKind.ANY, reason=_MACHINE),
+    Mask(route="GET /openapi.json", at="*", kind=MaskKind.ANY, reason="each server documents itself"),
     Mask(route="GET /api/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),
     Mask(route="GET /api/threads", at="*", kind=MaskKind.TYPE, reason=_MACHINE),
     Mask(route="GET /api/pool/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),

@@ -29,7 +29,7 @@ class MaskKind(StrEnum):
     TIME = "time"  # the format: every digit counts as 0
     ID = "id"  # everything but ids, in numbers and in texts
     ORDER = "order"  # everything but the order of a list
-    TEXT = "text"  # nothing: a body that is no JSON
+    ANY = "any"  # nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

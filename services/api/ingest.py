@@ -12,12 +12,13 @@ from typing import Any
 
 import orjson
 
-from services.api.http import HttpError, unprocessable
+from services.api.http import HttpError
 from shared.wire.types import parse_id
 
 ERROR_TEXT_MAX = 2000  # characters of the `error` column, as in the original
 RESULT_KEYS = frozenset({"status", "reference", "context", "command_id"})
 FORBIDDEN_KEY = "_internal_data"
+_FORBIDDEN_JSON = f'"{FORBIDDEN_KEY}":'.encode()  # as a key at any depth
 CALL_TYPES = frozenset({"call.done", "call.error"})
 _STATUS_ALIASES = {"OK": "COMPLETED", "SUCCESS": "COMPLETED", "ERROR": "FAILED", "TIMEOUT": "FAILED"}
 
@@ -70,16 +71,16 @@ def normalise(
     event_type: str = item["name"]
     payload: Mapping[str, Any] = item.get("payload") or {}
     meta: Mapping[str, Any] = item.get("meta") or {}
-    where = [*location, "payload"]
     if FORBIDDEN_KEY in payload:
-        raise unprocessable([*where, FORBIDDEN_KEY], f"payload includes forbidden inline output keys: {FORBIDDEN_KEY}")
+        raise HttpError(422, f"payload includes forbidden inline output keys: {FORBIDDEN_KEY}")
     command_id = _command_id(payload, meta)
     status = derived_status(event_type)
-    result = _result(payload, status=status, command_id=command_id, worker_id=worker_id, where=where)
+    result = _result(payload, status=status, command_id=command_id, worker_id=worker_id)
     response, has_response = _response(event_type, payload)
     if has_response and len(orjson.dumps(response, default=str)) > inline_max_bytes:
         raise HttpError(
-            413, f"{'.'.join(map(str, where))}.response is over {inline_max_bytes} bytes: PUT /api/result first"
+            413,
+            f"{'.'.join(map(str, location))}.payload.response is over {inline_max_bytes} bytes: PUT /api/result first",
         )
     return IncomingEvent(
         event_type=event_type,
@@ -134,28 +135,27 @@ def _command_id(payload: Mapping[str, Any], meta: Mapping[str, Any]) -> int | No
 
 
 def _result(
-    payload: Mapping[str, Any], *, status: str, command_id: int | None, worker_id: str | None, where: list[str | int]
+    payload: Mapping[str, Any], *, status: str, command_id: int | None, worker_id: str | None
 ) -> dict[str, Any]:
     given = payload.get("result")
     context: dict[str, Any] = {}
     document: dict[str, Any] = {"status": status}
     if given is not None:
         if not isinstance(given, Mapping):
-            raise unprocessable([*where, "result"], "payload.result must be an object", given)
+            raise HttpError(422, "payload.result must be an object")
         extra = sorted(set(given) - RESULT_KEYS)
         if extra:
-            raise unprocessable(
-                [*where, "result"],
-                f"payload.result includes unsupported keys: {', '.join(extra)}; put data in payload.response",
-            )
+            raise HttpError(422, f"payload.result includes unsupported keys: {', '.join(extra)}")
         document["status"] = normalised_status(given.get("status"), status)
         for key in ("reference", "context"):
             value = given.get(key)
             if value is not None and not isinstance(value, Mapping):
-                raise unprocessable([*where, "result", key], f"payload.result.{key} must be an object", value)
+                raise HttpError(422, f"payload.result.{key} must be an object")
         if given.get("reference"):
             document["reference"] = given["reference"]
         context.update(given.get("context") or {})
+        if _FORBIDDEN_JSON in orjson.dumps(context, default=str, option=orjson.OPT_NON_STR_KEYS):
+            raise HttpError(422, f"payload.result.context includes forbidden inline output keys: {FORBIDDEN_KEY}")
     for key in ("status", "loop_event_id", "call_index"):
         if given is None and payload.get(key) is not None:
             context[key] = payload[key]

@@ -61,10 +61,13 @@ class EventItem(Lax):
     event_id: int | str | None = None
 
 
-class EventBody(EventItem):
+class _OfExecution(Lax):
+    execution_id: Id
+
+
+class EventBody(EventItem, _OfExecution):
     """Body of `POST /api/events`, in the dialect of either worker."""
 
-    execution_id: Id
     worker_id: Text | None = Field(None, max_length=NAME_MAX)
     actionable: bool = True
 

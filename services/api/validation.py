@@ -12,6 +12,7 @@ from services.api.redaction import redact
 
 ERRORS_MAX = 20  # in one answer
 ECHO_BYTES_MAX = 4096  # of the refused input that an answer repeats
+VALUE_ERROR = "Value error, "
 INTEGER_TEXT = "Input should be a valid integer, unable to parse string as an integer"
 
 
@@ -30,6 +31,8 @@ def echo(value: object) -> object:
 def error_item(location: list[str | int], message: str, value: object, *, kind: str) -> dict[str, Any]:
     """Return one error of the list that a 422 answers."""
     item: dict[str, Any] = {"type": kind, "loc": location, "msg": message, "input": echo(value)}
+    if kind == "value_error" and not message.startswith(VALUE_ERROR):  # a check of ours reads like one of pydantic's
+        item |= {"msg": VALUE_ERROR + message, "ctx": {"error": {}}}
     return item
 
 

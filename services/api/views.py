@@ -13,6 +13,7 @@ from services.api.redaction import redact
 STATUS_VALUE_BYTES_MAX = 10 * 1024 * 1024  # the original's NOETL_STATUS_VALUE_MAX_BYTES
 PREVIEW_ITEMS = 5  # the original's NOETL_STATUS_PREVIEW_ITEMS
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+_BEFORE_RESULTS = frozenset({"RUNNING", "CANCELLED"})  # the original names no current step before the first result
 
 
 def time_z(value: datetime | None) -> str | None:
@@ -147,7 +148,7 @@ def status_document(row: Mapping[str, Any], *, full: bool) -> dict[str, Any]:
     duration = _duration(row)
     original = {
         "execution_id": str(row["execution_id"]),
-        "current_step": state.get("current_step"),
+        "current_step": state.get("current_step") if steps or status not in _BEFORE_RESULTS else None,
         "completed_steps": steps,
         "failed": status == "FAILED",
         "completed": status in TERMINAL,

@@ -22,7 +22,7 @@ RECORDINGS = load_recordings(GOLDEN / "reads")
 async def playhead(postgres_server: PostgresServer, original_database: str) -> AsyncIterator[RunningApi]:
     """An API on the original's database, without an internal token, as the original ran."""
     dsn = await postgres_server.create_database("parity_reads", original_database)
-    async with running_api(dsn, internal_token="") as running:
+    async with running_api(dsn, internal_token="", noetl_snowflake_layout="sql") as running:
         yield running
     await postgres_server.drop_database("parity_reads")
 

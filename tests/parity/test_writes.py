@@ -21,21 +21,48 @@ from tests.support.postgres import PostgresServer
 
 RECORDINGS = load_recordings(GOLDEN / "writes")
 _ID = re.compile(r"\d{15,19}")
-_NO_WORKER = "nothing works here: the original's worker had run these"
+_MINTED_FROM = 766_831_000_000_000_000  # smaller ids stand in the database already
+_JSON = {"Content-Type": "application/json"}
 
-# What the kept-aside requests left behind, as far as later ones build on it: sent before the request of that number.
+
+def _post(path: str, body: object, name: str) -> Request:
+    return Request(name=name, method="POST", path=path, headers=_JSON, body=json.dumps(body))
+
+
+_GOLDEN_PLAYBOOK = next(r.request.body for r in RECORDINGS if r.request.name == "016_catalog_register_same_again")
+
+# What the kept-aside requests left behind, as far as later ones build on it: sent before the request of that name.
 BEFORE: dict[str, tuple[Request, ...]] = {
     "016_catalog_register_same_again": (
-        Request(
-            name="015",
-            method="POST",
-            path="/api/catalog/register",
-            headers={"Content-Type": "application/json"},
-            body=next(r.request.body for r in RECORDINGS if r.request.name == "016_catalog_register_same_again"),
-        ),
+        Request(name="015", method="POST", path="/api/catalog/register", headers=_JSON, body=_GOLDEN_PLAYBOOK),
     ),
+    "049_cred_unknown_type": (
+        _post("/api/credentials", {"name": "hg_bearer", "type": "bearer", "data": {"token": "t"}}, "048"),
+    ),
+    "064_execute_payload": (_post("/api/execute", {"path": "golden/http_golden"}, "063"),),
+    "067_execute_version": (_post("/api/execute", {"catalog_id": "766829313080426647"}, "066"),),
+    "160_vars_get_again": (Request(name="159", method="GET", path="/api/vars/766816914810077217/x"),),
+    "184_keychain_get_global": (Request(name="183", method="GET", path="/api/keychain/766829313080426647/hgk"),),
+    "193_pool_register_missing": (_post("/api/worker/pool/register", {"name": "hg-pool", "runtime": "cpu"}, "192"),),
 }
-WRITE_MASKS: tuple[Mask, ...] = (*MASKS,)
+# Ids that only a kept-aside answer tells.
+UNTOLD = {"063": ("execution_id", "766831442981552565")}
+
+_TIMES = ("_at", "_time", "/heartbeat", "/timestamp")
+_NOW = "time of the write"
+_NO_WORKER = "no worker runs in this test"
+WRITE_MASKS: tuple[Mask, ...] = (
+    *MASKS,
+    *(Mask(route="* *", at=f"*{end}", kind=MaskKind.TIME, reason=_NOW) for end in _TIMES),
+    Mask(route="GET /api/executions/{execution_id}*", at="/duration_*", kind=MaskKind.TYPE, reason=_NOW),
+    Mask(route="POST /api/events/batch", at="/queue_depth", kind=MaskKind.TYPE, reason="load of the moment"),
+    Mask(route="POST /api/worker/pool/register", at="/runtime_id", kind=MaskKind.ID, reason="minted"),
+    *(
+        Mask(route="GET /api/executions", at=f"/{index}/{key}", kind=MaskKind.ANY, reason=_NO_WORKER)
+        for index in range(6)
+        for key in ("status", "end_time", "duration_*", "progress")
+    ),
+)
 
 
 class Replay:
@@ -49,7 +76,10 @@ class Replay:
     async def run(self) -> None:
         for recording in RECORDINGS:
             for request in BEFORE.get(recording.request.name, ()):
-                await answer_of(self._api, request)
+                answer = await answer_of(self._api, self._translated(request))
+                if request.name in UNTOLD:
+                    key, old = UNTOLD[request.name]
+                    self._ids[old] = str(json.loads(answer.body)[key])
             await self._replay(recording)
 
     async def _replay(self, recording: Recording) -> None:
@@ -81,11 +111,11 @@ class Replay:
         except ValueError:
             return
         for old, new in pairs:
-            if _ID.fullmatch(str(old)) and _ID.fullmatch(str(new)) and str(old) != str(new):
+            if _ID.fullmatch(str(old)) and _ID.fullmatch(str(new)) and int(old) >= _MINTED_FROM:
                 self._ids.setdefault(str(old), str(new))
 
 
-def _pairs(one: Any, two: Any) -> Iterator[tuple[object, object]]:
+def _pairs(one: Any, two: Any) -> Iterator[tuple[str | int, str | int]]:
     if isinstance(one, dict) and isinstance(two, dict):
         for key in one.keys() & two.keys():
             yield from _pairs(one[key], two[key])
@@ -100,7 +130,7 @@ def _pairs(one: Any, two: Any) -> Iterator[tuple[object, object]]:
 async def replay(postgres_server: PostgresServer, original_database: str) -> AsyncIterator[Replay]:
     """Every write, replayed once."""
     dsn = await postgres_server.create_database("parity_writes", original_database)
-    async with running_api(dsn, internal_token="") as running:
+    async with running_api(dsn, internal_token="", noetl_snowflake_layout="sql") as running:
         made = Replay(running)
         await made.run()
         yield made

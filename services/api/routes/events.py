@@ -7,7 +7,7 @@ from datetime import timedelta
 from aiohttp import web
 
 from services.api.auth.roles import Access
-from services.api.http import Call, RouteTable, reply, unprocessable
+from services.api.http import Call, HttpError, RouteTable, reply, unprocessable
 from services.api.ingest import normalise, share_command_id
 from services.api.models import BatchBody, EventBody
 from services.api.store.append import Appended, AppendEvents
@@ -89,20 +89,25 @@ async def post_batch(call: Call) -> web.StreamResponse:
     settings = call.context.settings
     if len(body.events) > settings.noetl_batch_max_events_per_request:
         raise unprocessable(
-            ["body", "events"],
+            ["body"],
             f"Batch contains {len(body.events)} events; limit is {settings.noetl_batch_max_events_per_request}",
         )
-    events = share_command_id(
-        [
-            normalise(
-                item.model_dump(),
-                worker_id=body.worker_id,
-                location=["body", "events", index],
-                inline_max_bytes=settings.noetl_event_inline_max_bytes,
-            )
-            for index, item in enumerate(body.events)
-        ]
-    )
+    try:
+        events = share_command_id(
+            [
+                normalise(
+                    item.model_dump(),
+                    worker_id=body.worker_id,
+                    location=["body", "events", index],
+                    inline_max_bytes=settings.noetl_event_inline_max_bytes,
+                )
+                for index, item in enumerate(body.events)
+            ]
+        )
+    except HttpError as error:
+        if error.status != 422:
+            raise
+        raise HttpError(422, {"code": "enqueue_error", "message": error.detail}) from error
     key = _idempotency_key(call)
     appended = await call.context.writer.submit(
         AppendEvents(

@@ -156,10 +156,10 @@ class ClaimCommand(Operation[Claimed]):
 def _refuse_ended(execution: ExecutionRow, row: CommandRow) -> None:
     if execution.status == ExecutionStatus.CANCELLED:
         raise conflict("execution_cancelled", message="Execution was cancelled")
-    if execution.is_terminal:
-        raise conflict("already_terminal", message="Execution already reached terminal state")
     if row.is_terminal:
         raise conflict("already_terminal", message=f"Command status: {row.status}")
+    if execution.is_terminal:
+        raise conflict("already_terminal", message="Execution already reached terminal state")
 
 
 def reclaim_reason(row: CommandRow, *, worker_id: str, now: datetime, policy: ClaimPolicy) -> str | None:

@@ -1,9 +1,10 @@
 -- name: upsert
--- Variables of one execution; an overwritten one keeps its creation time and access count.
+-- Variables of one execution; an overwritten one keeps its creation time and access count. Those of one request are created a
+-- microsecond apart, so that a list has them in the request's order; they are locked in the order of their names.
 -- $1 execution id bigint, $2 names text[], $3 values text[] (JSON), $4 var_type text, $5 source step text or NULL
-INSERT INTO noetl.transient (execution_id, var_name, var_type, var_value, source_step)
-SELECT $1, v.name, $4, v.value::jsonb, $5
-  FROM unnest($2::text[], $3::text[]) AS v (name, value)
+INSERT INTO noetl.transient (execution_id, var_name, var_type, var_value, source_step, created_at)
+SELECT $1, v.name, $4, v.value::jsonb, $5, now() + v.position * interval '1 microsecond'
+  FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS v (name, value, position)
  ORDER BY v.name
 ON CONFLICT (execution_id, var_name) DO UPDATE
    SET var_type = EXCLUDED.var_type, var_value = EXCLUDED.var_value, source_step = EXCLUDED.source_step, accessed_at = now();

@@ -134,28 +134,38 @@ def _command_id(payload: Mapping[str, Any], meta: Mapping[str, Any]) -> int | No
     return None
 
 
+def _check_result(given: object) -> Mapping[str, Any]:
+    """Return `payload.result` when it has the shape of the contract; the texts of the errors are the original's.
+
+    Raises:
+        HttpError: 422 when it has not.
+    """
+    if not isinstance(given, Mapping):
+        raise HttpError(422, "payload.result must be an object")
+    extra = sorted(set(given) - RESULT_KEYS)
+    if extra:
+        raise HttpError(422, f"payload.result includes unsupported keys: {', '.join(extra)}")
+    for key in ("reference", "context"):
+        value = given.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise HttpError(422, f"payload.result.{key} must be an object")
+    context = given.get("context")
+    if context and _FORBIDDEN_JSON in orjson.dumps(context, default=str, option=orjson.OPT_NON_STR_KEYS):
+        raise HttpError(422, f"payload.result.context includes forbidden inline output keys: {FORBIDDEN_KEY}")
+    return given
+
+
 def _result(
     payload: Mapping[str, Any], *, status: str, command_id: int | None, worker_id: str | None
 ) -> dict[str, Any]:
-    given = payload.get("result")
     context: dict[str, Any] = {}
     document: dict[str, Any] = {"status": status}
+    given = None if payload.get("result") is None else _check_result(payload["result"])
     if given is not None:
-        if not isinstance(given, Mapping):
-            raise HttpError(422, "payload.result must be an object")
-        extra = sorted(set(given) - RESULT_KEYS)
-        if extra:
-            raise HttpError(422, f"payload.result includes unsupported keys: {', '.join(extra)}")
         document["status"] = normalised_status(given.get("status"), status)
-        for key in ("reference", "context"):
-            value = given.get(key)
-            if value is not None and not isinstance(value, Mapping):
-                raise HttpError(422, f"payload.result.{key} must be an object")
         if given.get("reference"):
             document["reference"] = given["reference"]
         context.update(given.get("context") or {})
-        if _FORBIDDEN_JSON in orjson.dumps(context, default=str, option=orjson.OPT_NON_STR_KEYS):
-            raise HttpError(422, f"payload.result.context includes forbidden inline output keys: {FORBIDDEN_KEY}")
     for key in ("status", "loop_event_id", "call_index"):
         if given is None and payload.get(key) is not None:
             context[key] = payload[key]

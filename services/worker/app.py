@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from services.worker.api import WorkerApi, open_worker_api
@@ -13,6 +14,7 @@ from services.worker.limits import (
     ACK_WAIT_SECONDS,
     FETCH_SECONDS,
     REGISTER_RETRY_SECONDS,
+    SEGMENT_FETCH_SECONDS,
     SHUTDOWN_RESERVE_SECONDS,
 )
 from services.worker.metrics import INFLIGHT
@@ -66,34 +68,53 @@ class Registration:
 
 
 class Worker:
-    """The fetch loop and the tasks of its commands."""
+    """The fetch loops, one per durable, and the tasks of their commands."""
 
-    def __init__(self, consumer: PullConsumer, runner: CommandRunner, slots: Slots) -> None:
-        self._consumer = consumer
+    def __init__(self, consumers: Sequence[PullConsumer], runner: CommandRunner, slots: Slots) -> None:
+        self._consumers = consumers
         self._runner = runner
         self._slots = slots
         self._active: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event, drain_seconds: float) -> None:
         """Work until `stop`, then finish what runs for up to `drain_seconds` and cancel the rest."""
+        fetch = self._fetch if len(self._consumers) == 1 else self._fetch_in_turn
         async with asyncio.TaskGroup() as group:
-            fetching = group.create_task(self._fetch(group, stop))
+            fetching = [group.create_task(fetch(consumer, group, stop)) for consumer in self._consumers]
             await stop.wait()
-            fetching.cancel()
+            for task in fetching:
+                task.cancel()
             if self._active:
                 log.info("stopping; commands run on", extra={"commands": len(self._active)})
                 await asyncio.wait(self._active, timeout=drain_seconds)
             for task in self._active:
                 task.cancel()
 
-    async def _fetch(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+    async def _fetch(self, consumer: PullConsumer, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         while not stop.is_set():
             free = await self._slots.wait_free()
-            for message in await self._consumer.fetch(free, FETCH_SECONDS):
+            for message in await consumer.fetch(free, FETCH_SECONDS):
                 self._slots.take()
-                task = group.create_task(self._handle(message))
-                self._active.add(task)
-                task.add_done_callback(self._done)
+                self._start(group, message)
+
+    async def _fetch_in_turn(self, consumer: PullConsumer, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Fetch one message into a place that is kept for it: several durables together never take more than is free."""
+        while not stop.is_set():
+            await self._slots.wait_free()
+            self._slots.take()
+            taken = False
+            try:
+                for message in await consumer.fetch(1, SEGMENT_FETCH_SECONDS):
+                    self._start(group, message)
+                    taken = True
+            finally:
+                if not taken:
+                    self._slots.give_back()
+
+    def _start(self, group: asyncio.TaskGroup, message: Delivery) -> None:
+        task = group.create_task(self._handle(message))
+        self._active.add(task)
+        task.add_done_callback(self._done)
 
     async def _handle(self, message: Delivery) -> None:
         with INFLIGHT.track_inprogress():
@@ -107,13 +128,26 @@ class Worker:
         self._slots.give_back()
 
 
-def _consumer_spec(settings: WorkerSettings) -> ConsumerSpec:
-    return ConsumerSpec(
-        stream=commands_stream(settings.nats_stream, settings.nats_subject),
-        durable=settings.nats_consumer,
-        filter_subject=settings.nats_filter_subject or None,
-        ack_wait_seconds=ACK_WAIT_SECONDS,
-    )
+def consumer_specs(settings: WorkerSettings) -> list[ConsumerSpec]:
+    """Return the durables that a worker pulls from; no message is in two of them.
+
+    Without segments one durable gets all commands, or those of `NATS_FILTER_SUBJECT`. Each segment is a durable of its own:
+    `legacy` has the bare subject, any other `<subject>.<segment>.>` (clients.md section 1.3).
+    """
+    stream = commands_stream(settings.nats_stream, settings.nats_subject)
+    filters: dict[str, str | None] = {settings.nats_consumer: settings.nats_filter_subject or None}
+    segments = settings.segments()
+    if segments:
+        filters = {
+            settings.nats_consumer if segment == "legacy" else f"{settings.nats_consumer}_{segment}": (
+                settings.nats_subject if segment == "legacy" else f"{settings.nats_subject}.{segment}.>"
+            )
+            for segment in segments
+        }
+    return [
+        ConsumerSpec(stream=stream, durable=durable, filter_subject=subject, ack_wait_seconds=ACK_WAIT_SECONDS)
+        for durable, subject in filters.items()
+    ]
 
 
 async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
@@ -127,10 +161,11 @@ async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(open_worker_api(settings, worker_id))
         registration = Registration(api, settings.noetl_worker_heartbeat_seconds)
-        consumer: PullConsumer | None = None
+        consumers: list[PullConsumer] = []
 
         def ready() -> bool:
-            return consumer is not None and consumer.is_ready and registration.is_registered and not stop.is_set()
+            listening = bool(consumers) and all(consumer.is_ready for consumer in consumers)
+            return listening and registration.is_registered and not stop.is_set()
 
         await stack.enter_async_context(
             serve_metrics(settings.noetl_metrics_host, settings.noetl_worker_metrics_port, ready=ready)
@@ -141,9 +176,10 @@ async def main(settings: WorkerSettings, stop: asyncio.Event) -> None:
             return
         stack.push_async_callback(registration.leave)
         box = await stack.enter_async_context(open_toolbox(settings, api))
-        consumer = await stack.enter_async_context(PullConsumer(connection, _consumer_spec(settings)))
+        for spec in consumer_specs(settings):
+            consumers.append(await stack.enter_async_context(PullConsumer(connection, spec)))
         slots = Slots(settings.noetl_worker_max_inflight_commands)
-        worker = Worker(consumer, CommandRunner(api, box, settings, slots), slots)
+        worker = Worker(consumers, CommandRunner(api, box, settings, slots), slots)
         async with asyncio.TaskGroup() as group:
             group.create_task(registration.keep(stop))
             await worker.run(stop, drain)

@@ -19,6 +19,7 @@ ERROR_DETAIL_MAX_CHARS = 500  # of an API refusal in a log line or an error text
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 FETCH_SECONDS = 30.0  # one wait for notifications; the original's NOETL_WORKER_NATS_FETCH_TIMEOUT_SECONDS
+SEGMENT_FETCH_SECONDS = 2.0  # the same for one of several durables: it keeps a free place from the others meanwhile
 ACK_WAIT_SECONDS = 30.0  # a notification is acknowledged right after the claim, which takes at most three requests
 STARTED_GRACE_SECONDS = 0.01  # a tool that ends within it is reported in one batch: one round trip less
 SHUTDOWN_RESERVE_SECONDS = 1.0  # of NOETL_SHUTDOWN_SECONDS, kept for killing children and for the deregistration

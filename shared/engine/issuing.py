@@ -28,6 +28,21 @@ _FRAME_DEFAULTS = {
     "max_attempts": 3,
 }  # engine_spec.md section 1.7
 
+_PATH_POOLS = {"system/": "system", "subscription/": "subscription"}
+_KIND_POOLS = {"task_sequence": "python", "cursor_worker": "python", "agent": "python"}
+
+
+def pool_for(*, tool_kind: str, path: str, given: str | None) -> str | None:
+    """Return the pool of a command, None for the shared one.
+
+    Without a pool of its own a command goes where the original's publisher sends it: by the playbook's path, then to the Python
+    workers when only they can run it, because both lines of workers write task sequences differently (clients.md section 2.5).
+    """
+    if given:
+        return given
+    by_path = next((pool for prefix, pool in _PATH_POOLS.items() if path.startswith(prefix)), None)
+    return by_path or _KIND_POOLS.get(tool_kind)
+
 
 class CommandBuilder:
     """Builds commands of one decision."""
@@ -91,7 +106,7 @@ class CommandBuilder:
             parent_event_id=parent or state.workflow_event_id,
             loop_event_id=loop.loop_id if loop is not None else None,
             iter_index=index if loop is not None else None,
-            pool=step.pool or self._playbook.pool,
+            pool=pool_for(tool_kind=kind, path=self._playbook.path, given=step.pool or self._playbook.pool),
             child=_child(step, context) if step.is_child else None,
         )
 

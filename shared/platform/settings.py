@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.wire.subjects import subject_token
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -137,7 +139,11 @@ class WorkerSettings(CommonSettings):
     nats_consumer: str = Field("noetl_worker_pool", description="durable consumer on the command stream")
     nats_filter_subject: str = Field("", description="subject filter of the durable; empty: all commands")
     worker_id: str = Field("", description="name of this worker; empty: worker-<8 hex>, fresh per process")
-    noetl_worker_pool_name: str = Field("default", description="pool label sent at registration")
+    noetl_worker_pool_name: str = Field("default", description="pool of this worker, sent at registration")
+    noetl_worker_pool_segments: str = Field(
+        "", description="pools to serve, as shared,python; empty: all commands, or with routing those of its own pool"
+    )
+    noetl_command_routing_enabled: bool = Field(False, description="commands come on a subject per pool")
     noetl_worker_max_inflight_commands: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="commands at once")
     noetl_worker_command_timeout_seconds: Seconds = Field(180.0, description="tool time limit without its own (s)")
     noetl_command_heartbeat_interval_seconds: Seconds = Field(15.0, description="lease renewal while a tool runs (s)")
@@ -167,6 +173,17 @@ class WorkerSettings(CommonSettings):
     )
     noetl_worker_postgres_auth: str = Field("", description="credential of postgres tools that name none")
     noetl_worker_metrics_port: Port = Field(9104, description="port of /metrics; 0 = any free port")
+
+    def segments(self) -> list[str]:
+        """Return the pools whose commands this worker gets, each once; empty: all commands.
+
+        With routing, a worker of the default pool serves what needs no pool of its own, and the bare subject of before.
+        """
+        named = [subject_token(part.strip()) for part in self.noetl_worker_pool_segments.split(",") if part.strip()]
+        if not named and self.noetl_command_routing_enabled and not self.nats_filter_subject:
+            own = self.noetl_worker_pool_name
+            named = ["legacy", "shared", "python", "system"] if own == "default" else [subject_token(own)]
+        return list(dict.fromkeys(named))
 
 
 ALL_SETTINGS: dict[str, type[CommonSettings]] = {

@@ -36,7 +36,7 @@ WITH due AS (
 ), queued AS (
     INSERT INTO noetl.outbox (execution_id, event_id, subject, payload, payload_codec, msg_id)
     SELECT execution_id, noetl.snowflake_id(),
-           CASE WHEN $5 THEN $4 || '.' || COALESCE(pool, 'shared') || '.' || execution_id ELSE $4 END,
+           CASE WHEN $5 THEN $4 || '.' || COALESCE(regexp_replace(NULLIF(pool, ''), '[^A-Za-z0-9_-]', '-', 'g'), 'shared') || '.' || execution_id ELSE $4 END,
            jsonb_build_object('execution_id', execution_id, 'event_id', event_id, 'command_id', command_id,
                               'step', step_name, 'server_url', $3::text),
            'json', command_id || ':' || attempt || ':' || notify_count

@@ -184,6 +184,8 @@ def _response(event_type: str, payload: Mapping[str, Any]) -> tuple[Any, bool]:
     if "response" in payload:
         return payload["response"], True
     result = payload.get("result")
+    if isinstance(result, Mapping) and result.get("reference"):
+        return None, False
     context = result.get("context") if isinstance(result, Mapping) else None
     if "call_index" in payload and isinstance(context, Mapping) and "data" in context:
         return context["data"], True

@@ -123,8 +123,8 @@ class CommandBuilder:
         elif step.tool_kind == "task_sequence":
             config = {**step.tool, "tasks": list(step.tasks)}
         else:
-            config = {"spec": None, "output": None, **_rendered_tool(step, names)}
-        tool: Mapping[str, Any] = {} if step.tasks else step.tool  # tasks are rendered by the worker, all of them
+            config = _with_args({"spec": None, "output": None, **_rendered_tool(step, names)}, given)
+        tool: Mapping[str, Any] = {} if step.tasks else _with_args(step.tool, step.input)  # tasks: all by the worker
         if step.loop is not None and step.loop.cursor:
             tool = {"cursor": step.loop.cursor}
         deferred = [list(path) for path in deferred_paths({"tool_config": tool, "input": step.input})]
@@ -132,10 +132,23 @@ class CommandBuilder:
         return {
             "tool_config": config,
             "input": given,
+            **({"args": given} if given and not step.tasks else {}),  # where the Rust line looks for them
             "deferred": deferred,
             "render_context": render_context_of(names, state, step.mentions),
             "spec": {"next_mode": step.mode},
         }
+
+
+def _with_args(tool: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool whose values stand in `args` alone when they come from several places.
+
+    The Rust line reads `args` of the context only when the tool has none, and refuses a tool that has `args` and `input`.
+    """
+    own = [tool[key] for key in ("args", "input") if isinstance(tool.get(key), Mapping)]
+    if not own or (len(own) == 1 and not given):
+        return dict(tool)
+    merged = {key: value for part in (given, *own) for key, value in part.items()}
+    return {**{key: value for key, value in tool.items() if key != "input"}, "args": merged}
 
 
 def _rendered_tool(step: Step, names: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def says_error(event: Event, response: Any) -> bool:
     status = response.get("status") if isinstance(response, Mapping) else None
     if isinstance(status, str) and status.lower() in ("error", "failed"):
         return True
+    if event.type == "call.done" and str((event.result or {}).get("status", "")).lower() in _FAILED:
+        return True  # the Rust line reports a failed tool under this name
     inner = _wrapped(event.context) or _wrapped(event.result)
     return inner is not None and str(inner.get("status", "")).lower() in _FAILED
 
@@ -98,7 +100,9 @@ def response_of(event: Event) -> Any:
 def _scalars(context: Any) -> Mapping[str, Any]:
     if not isinstance(context, Mapping):
         return {}
-    return {key: value for key, value in context.items() if key not in ("command_id", "worker_id", "_ref")}
+    data = context.get("data")
+    hidden = {"command_id", "worker_id", "_ref"} | ({"data"} if isinstance(data, Mapping) and "_ref" in data else set())
+    return {key: value for key, value in context.items() if key not in hidden}
 
 
 def error_text(event: Event, response: Any) -> str:

@@ -306,8 +306,8 @@ def test_only_what_the_author_wrote_is_left_to_the_worker_and_data_is_never_a_te
     run.answer("a", {"text": "{{ keychain.k.token }} {{ 1 + 1 }}"})
     run.decide()
     context = run.context("b")
-    assert context["tool_config"]["input"]["v"] == "{{ keychain.k.token }} {{ 1 + 1 }}"
-    assert sorted(context["deferred"]) == [["input", "r"], ["tool_config", "auth", "key"]]
+    assert context["tool_config"]["args"]["v"] == "{{ keychain.k.token }} {{ 1 + 1 }}"
+    assert sorted(context["deferred"]) == [["input", "r"], ["tool_config", "args", "r"], ["tool_config", "auth", "key"]]
 
 
 def test_a_template_that_fails_ends_its_step_and_names_itself() -> None:

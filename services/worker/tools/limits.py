@@ -52,3 +52,11 @@ STATUS_WAIT_GROWTH = 1.5
 
 # --- python -----------------------------------------------------------------------------------------------------------
 PYTHON_MEMORY_MIN_BYTES = 64 << 20  # an interpreter needs some 30 MiB of address space for itself
+
+# --- transfer ---------------------------------------------------------------------------------------------------------
+TRANSFER_CHUNK_ROWS = 1000  # rows at once, without `chunk_size`
+TRANSFER_CHUNK_ROWS_MAX = 100_000
+TRANSFER_PARTS_AHEAD = 8  # parts of a COPY that the source may be ahead of the target
+TRANSFER_FIELD_MAX_BYTES = 16 << 20  # of one CSV field
+TRANSFER_COLUMNS_MAX = 1600  # of Postgres
+TRANSFER_PATH_PARTS_MAX = 32  # in `data_path` and in the sources of a mapping

@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -57,7 +57,10 @@ _NO_RETRY = frozenset({"57014", "55000"})  # query cancelled by its own limit; o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A database to connect to. `dsn` goes first; the other members fill what it leaves out."""
+    """A database to connect to. `dsn` goes first; the other members fill what it leaves out.
+
+    Connections of another `purpose` are counted apart: who holds one of each never waits for himself.
+    """
 
     dsn: str | None = None
     host: str | None = None
@@ -67,6 +70,7 @@ class Target:
     database: str | None = None
     schema: str | None = None
     sslmode: str | None = None
+    purpose: str = ""
 
 
 def target_of(fields: Mapping[str, Any], kind: str = KIND) -> Target:
@@ -124,9 +128,15 @@ class _Pool:
     used_at: float = 0.0
 
 
+def _jsonb(text: str) -> bytes:
+    return b"\x01" + text.encode()  # the version of the format
+
+
 async def _prepare_connection(connection: Connection) -> None:
-    for name in ("json", "jsonb"):
-        await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=orjson.loads)
+    """Have JSON decoded, and taken as JSON text."""
+    options: dict[str, Any] = {"schema": "pg_catalog", "format": "binary"}
+    await connection.set_type_codec("json", encoder=str.encode, decoder=orjson.loads, **options)
+    await connection.set_type_codec("jsonb", encoder=_jsonb, decoder=lambda raw: orjson.loads(raw[1:]), **options)
 
 
 class PostgresPools:
@@ -336,6 +346,28 @@ async def execute(
         text = "the SQL text begins a transaction and does not end it; add COMMIT"
         raise ToolError(kind, "BAD_CONFIG", text)
     return results
+
+
+@contextlib.contextmanager
+def failures(kind: str) -> Iterator[None]:
+    """Turn what the server or driver raises inside into a tool's error."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise statement_failure(error, None, kind) from error
+
+
+async def rows_of(connection: Connection, sql: str) -> list[str]:
+    """Return the names of the columns that a query answers, without running it.
+
+    Raises:
+        ToolError: it answers none.
+    """
+    prepared = await connection.prepare(sql, name="")
+    names = [attribute.name for attribute in prepared.get_attributes()]
+    if not names:
+        raise ToolError(KIND, "BAD_CONFIG", "the query answers no rows; it must be one SELECT")
+    return names
 
 
 async def limit_statements(connection: Connection, seconds: float) -> None:

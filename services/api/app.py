@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,10 +13,13 @@ from urllib.parse import quote
 import asyncpg
 from aiohttp import web
 
+from services.api.access import check_mode, open_access
+from services.api.auth.actor import NOBODY
 from services.api.bus import Bus
 from services.api.children import ChildWatch
 from services.api.context import ApiContext
 from services.api.crypto import Cipher
+from services.api.housekeeping import housekeeping
 from services.api.http import HttpError, RouteSpec, RouteTable, build_call, error_reply
 from services.api.identity import lease_ids
 from services.api.metrics import REQUEST_SECONDS
@@ -26,6 +28,7 @@ from services.api.playbooks import PlaybookCatalog
 from services.api.routes import (
     analysis,
     assistants,
+    audit,
     catalog,
     commands,
     credentials,
@@ -41,6 +44,7 @@ from services.api.routes import (
     results,
     runtime,
     stream,
+    tokens,
     variables,
 )
 from services.api.store.database import Database
@@ -51,7 +55,7 @@ from services.api.store.stream_writer import Committed, StreamWriter
 from services.api.timers import TimerClock
 from shared.messaging.connection import connect
 from shared.platform.lifecycle import BAD_SETTINGS, read_settings, run_service
-from shared.platform.logging import configure_logging
+from shared.platform.logging import LOG_FIELDS, configure_logging
 from shared.platform.settings import ApiSettings
 from shared.platform.tracing import extract, span
 from shared.wire.ids import SnowflakeLayout
@@ -83,6 +87,8 @@ TABLES: tuple[RouteTable, ...] = (
     variables.routes,
     results.routes,
     internal.routes,
+    tokens.routes,
+    audit.routes,
 )
 
 CONTEXT: web.AppKey[ApiContext] = web.AppKey("context", ApiContext)
@@ -103,38 +109,21 @@ def database_dsn(settings: ApiSettings) -> str:
     )
 
 
-def check_internal_token(request: web.Request, token: str) -> None:
-    """Let only the holder of the internal token pass.
-
-    Raises:
-        HttpError: 503 when no token is configured, 403 otherwise; the texts are the original's.
-    """
-    if not token.strip():
-        raise HttpError(
-            503,
-            "Internal API not configured: NOETL_INTERNAL_API_TOKEN env var unset on the server.  Set it to the system worker "
-            "pool's ServiceAccount token before calling /api/internal/* endpoints.",
-        )
-    header = request.headers.get("Authorization", "")
-    if not header:
-        raise HttpError(403, "Internal API requires Authorization header with Bearer token.")
-    scheme, _, given = header.partition(" ")
-    if scheme.lower() != "bearer" or not given.strip():
-        raise HttpError(403, "Internal API requires 'Bearer <token>' Authorization scheme.")
-    if not hmac.compare_digest(given.strip().encode(), token.strip().encode()):
-        raise HttpError(403, "Invalid service-account token for /api/internal/*.")
-
-
-def _mounted(spec: RouteSpec, token: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _mounted(spec: RouteSpec) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         context = request.app[CONTEXT]
+        access = context.access
         started = time.perf_counter()
-        status = 500
+        status, actor = 500, NOBODY
+        LOG_FIELDS.set({})
         try:
             with span(f"{spec.method} {spec.path}", parent=extract(request.headers)):
-                if spec.internal:
-                    check_internal_token(request, token)
-                response = await spec.handler(await build_call(context, spec, request))
+                actor = await access.admit(request, spec)
+                LOG_FIELDS.set({"actor": actor.label})
+                limit = access.body_bytes_max(actor)
+                call = await build_call(context, spec, request, actor, body_bytes_max=limit)
+                access.check_elevated(actor, spec, call.query)
+                response = await spec.handler(call)
                 status = response.status
                 return response
         except HttpError as error:
@@ -147,6 +136,7 @@ def _mounted(spec: RouteSpec, token: str) -> Callable[[web.Request], Awaitable[w
         finally:
             seconds = time.perf_counter() - started
             REQUEST_SECONDS.labels(spec.method, spec.path, str(status)).observe(seconds)
+            access.note(request, spec, actor, status)
             if log.isEnabledFor(logging.DEBUG):
                 fields = {"route": f"{spec.method} {spec.path}", "status": status, "seconds": round(seconds, 6)}
                 log.debug("request", extra={**fields, **request.match_info})
@@ -247,10 +237,9 @@ def build_app(context: ApiContext) -> web.Application:
     app = web.Application(middlewares=[edge], client_max_size=context.settings.noetl_max_body_bytes)
     app[CONTEXT] = context
     app[DOCUMENT] = openapi_document(TABLES)
-    token = context.settings.noetl_internal_api_token.get_secret_value()
     for table in TABLES:
         for spec in table.specs:
-            app.router.add_route(spec.method, _path_pattern(spec.path), _mounted(spec, token))
+            app.router.add_route(spec.method, _path_pattern(spec.path), _mounted(spec))
     return app
 
 
@@ -260,8 +249,10 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
     Raises:
         DatabaseUnavailableError: Postgres cannot be used.
         MigrationError: the schema is not up to date.
+        AccessSettingsError: the settings about who may call cannot be used.
         RuntimeError: no node number is free.
     """
+    check_mode(settings)
     dsn = database_dsn(settings)
     database = await Database.open(
         dsn, size_min=settings.noetl_postgres_pool_min, size_max=settings.noetl_postgres_pool_max
@@ -300,6 +291,7 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         bus=bus,
         cipher=Cipher.from_settings(settings),
         playbooks=PlaybookCatalog(database),
+        access=await open_access(settings, database, stack),
         stopping=stopping,
         started_at_monotonic=time.monotonic(),
     )
@@ -361,6 +353,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             group.create_task(context.children.run(drained))
             group.create_task(context.timers.run(drained))
             group.create_task(_attach_nats(context, stop))
+            group.create_task(housekeeping(context, drained))
             site = web.TCPSite(runner, settings.noetl_host, settings.noetl_port, backlog=1024)
             await site.start()
             log.info(

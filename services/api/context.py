@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from services.api.access import AccessControl
     from services.api.bus import Bus
     from services.api.children import ChildWatch
     from services.api.crypto import Cipher
@@ -29,6 +30,7 @@ class ApiContext:
     bus: Bus
     cipher: Cipher
     playbooks: PlaybookCatalog
+    access: AccessControl
     stopping: asyncio.Event
     started_at_monotonic: float
     children: ChildWatch = field(init=False)

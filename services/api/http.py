@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from services.api.auth.actor import NOBODY, Actor
 from services.api.auth.roles import Access, is_internal
 from services.api.validation import INTEGER_TEXT, error_item, json_detail, validation_detail
 from shared.wire.types import ID_MAX
@@ -88,6 +89,7 @@ class Call:
 
     context: ApiContext
     request: web.Request
+    actor: Actor = NOBODY
     body: Any = None
     query: Any = None
 
@@ -194,13 +196,20 @@ def _query_dict(request: web.Request) -> dict[str, str]:
     return {key: value for key, value in request.query.items()}
 
 
-async def build_call(context: ApiContext, spec: RouteSpec, request: web.Request) -> Call:
-    """Validate `request` against `spec`.
+async def build_call(
+    context: ApiContext,
+    spec: RouteSpec,
+    request: web.Request,
+    actor: Actor = NOBODY,
+    *,
+    body_bytes_max: int | None = None,
+) -> Call:
+    """Validate `request` of `actor` against `spec`; a body may have `body_bytes_max`, None: what the server allows.
 
     Raises:
         HttpError: 413 or 422.
     """
-    call = Call(context=context, request=request)
+    call = Call(context=context, request=request, actor=actor)
     if spec.query is not None:
         try:
             call.query = spec.query.model_validate(_query_dict(request))
@@ -208,8 +217,9 @@ async def build_call(context: ApiContext, spec: RouteSpec, request: web.Request)
             raise HttpError(422, validation_detail(error, "query")) from error
     if spec.body is not None:
         source: web.BaseRequest = request
-        if spec.body_bytes_max is not None:
-            source = request.clone(client_max_size=spec.body_bytes_max)
+        limit = spec.body_bytes_max or body_bytes_max
+        if limit is not None:
+            source = request.clone(client_max_size=limit)
         data = await read_json(source, required=spec.body_required)
         try:
             call.body = spec.body.model_validate({} if data is None else data, from_attributes=True)

@@ -27,6 +27,7 @@ CHILDREN_ENDED = Counter("noetl_child_executions_ended", "Sub-playbooks whose pa
 TIMERS_FIRED = Counter("noetl_timers_fired", "Durable timers that came due")
 OUTBOX_CLAIMED = Counter("noetl_outbox_claimed_rows", "Outbox rows handed to publishers")
 STREAM_READERS = Counter("noetl_event_stream_opened", "Event streams (SSE) opened")
+AUDIT_LOST = Counter("noetl_audit_lost_rows", "Audit rows lost because the database was away for too long")
 UP = Gauge("noetl_up", "1 while the process serves")
 POOL_IN_USE = Gauge("noetl_postgres_connections_in_use", "Database connections lent out now")
 POOL_WAITING = Gauge("noetl_postgres_requests_waiting", "Requests waiting for a database connection now")

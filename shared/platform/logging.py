@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Literal
 
 import orjson
 
 TEXT_MAX = 4000  # characters of one message or traceback in a log line
 
+# What every line of a request says: who calls. Set anew by each request, so nothing of an earlier one is left.
+LOG_FIELDS: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
+
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _QUIET = ("aiohttp.access", "asyncio", "nats")
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD and not key.startswith("_")}
+    given = {key: value for key, value in record.__dict__.items() if key not in _STANDARD and not key.startswith("_")}
+    return {**LOG_FIELDS.get(), **given}
 
 
 class JsonFormatter(logging.Formatter):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.platform.access_settings import AccessSettings
 from shared.wire.subjects import subject_token
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -40,7 +41,7 @@ class CommonSettings(BaseSettings):
     otel_exporter_otlp_endpoint: str = Field("", description="OTLP/HTTP endpoint for traces; empty: no export")
 
 
-class ApiSettings(CommonSettings):
+class ApiSettings(CommonSettings, AccessSettings):
     """`playhead api`."""
 
     noetl_host: str = Field("127.0.0.1", description="address the API binds")

@@ -1,0 +1,97 @@
+"""The audit trail of writes: who called what, with which outcome. Never a body, a header or a query.
+
+Rows are collected in memory and stored in batches, so that a write costs no second transaction; a crash loses those of the last
+half second. Calls of the worker protocol and of our own services, thousands a second, are counted per caller, route and status
+and stored once a minute: the event log itself says what each of them did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from services.api.metrics import AUDIT_LOST
+from services.api.store import audit as store
+from services.api.store.audit import AuditRow
+
+if TYPE_CHECKING:
+    from services.api.store.database import Database
+
+log = logging.getLogger(__name__)
+
+ROWS_MAX = 20_000  # waiting at most; beyond, rows are lost, counted and logged
+COUNTED_MAX = 5_000  # different callers, routes and statuses per minute; beyond, they are listed one by one
+BATCH_ROWS = 1_000  # per statement
+TARGET_CHARS_MAX = 200  # of one path parameter
+COUNT_SECONDS = 60.0  # counted calls are stored so often
+
+
+class AuditTrail:
+    """Collects rows and stores them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows: list[AuditRow] = []
+        self._counted: dict[tuple[object, ...], AuditRow] = {}
+        self._storing = asyncio.Lock()
+
+    def record(self, row: AuditRow, *, counted: bool) -> None:
+        """Keep a row; `counted` adds it to others of its kind."""
+        if counted:
+            key = (row.actor, row.method, row.route, row.status, row.address)
+            known = self._counted.get(key)
+            if known is not None or len(self._counted) < COUNTED_MAX:
+                kept = replace(row, target={}, execution_id=None, calls=row.calls + (known.calls if known else 0))
+                self._counted[key] = kept
+                return
+        if len(self._rows) >= ROWS_MAX:
+            AUDIT_LOST.inc()
+            return
+        self._rows.append(row)
+
+    async def flush(self, *, counts: bool = False) -> None:
+        """Store what waits; with `counts` also the counted calls. Rows that cannot be stored are kept for the next time."""
+        async with self._storing:
+            if counts:
+                self._rows.extend(self._counted.values())
+                self._counted.clear()
+            while self._rows:
+                batch = self._rows[:BATCH_ROWS]
+                try:
+                    await store.insert(self._database, batch)
+                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    log.warning("audit rows wait", extra={"error": type(error).__name__, "rows": len(self._rows)})
+                    return
+                del self._rows[: len(batch)]
+
+
+def audit_row(
+    *,
+    actor: str,
+    role: str | None,
+    method: str,
+    route: str,
+    parameters: dict[str, str],
+    status: int,
+    address: str | None,
+) -> AuditRow:
+    """Return the row of one write, its parameters bounded."""
+    target = {name: value[:TARGET_CHARS_MAX].replace("\x00", "") for name, value in parameters.items()}
+    execution = target.get("execution_id", "")
+    number = int(execution) if execution.isascii() and execution.isdigit() and len(execution) <= 18 else None
+    return AuditRow(
+        occurred_at=datetime.now(UTC),
+        actor=actor,
+        role=role,
+        method=method,
+        route=route,
+        target=target,
+        execution_id=number,
+        status=status,
+        address=address,
+    )

@@ -76,9 +76,8 @@ async def list_rows(
     database: Database, *, actor: str | None, route: str | None, execution_id: int | None, period: Period, limit: int
 ) -> list[Row]:
     """Return rows newest first; `route` may be a beginning."""
-    return await database.fetch(
-        _SQL["list"], actor, route, execution_id, period.start, period.end, period.before, limit
-    )
+    name = "list_of_execution" if execution_id is not None else "list" if actor is None else "list_of_actor"
+    return await database.fetch(_SQL[name], actor, route, execution_id, period.start, period.end, period.before, limit)
 
 
 async def record_access(database: Database, access: SecretAccess) -> None:
@@ -101,9 +100,9 @@ async def list_accesses(
     database: Database, *, credential: str | None, execution_id: int | None, period: Period, limit: int
 ) -> list[Row]:
     """Return accesses to secrets, newest first."""
-    return await database.fetch(
-        _SQL["list_accesses"], credential, execution_id, period.start, period.end, period.before, limit
-    )
+    of = "" if credential is None else "_of_credential"
+    name = f"list_accesses{'_of_execution' if execution_id is not None else of}"
+    return await database.fetch(_SQL[name], credential, execution_id, period.start, period.end, period.before, limit)
 
 
 async def purge(database: Database, *, older_than_seconds: float, limit: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import jwt
+import orjson
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -88,6 +91,10 @@ def options(issuer: Issuer) -> dict[str, Any]:
     }
 
 
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 def signed(key_id: str = "rsa", *, roles: object = ("ops",), key: PrivateKeyTypes | None = None, **changes: Any) -> str:
     algorithm, own = KEYS[key_id]
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 600}
@@ -140,7 +147,7 @@ async def test_clocks_may_differ_a_little(api: RunningApi) -> None:
 
 
 async def test_algorithms_that_trust_the_wrong_key_are_refused(api: RunningApi) -> None:
-    public = KEYS["rsa"][1].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    public = KEYS["rsa"][1].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -148,7 +155,8 @@ async def test_algorithms_that_trust_the_wrong_key_are_refused(api: RunningApi) 
         "exp": int(time.time()) + 600,
         "realm_access": {"roles": ["root"]},
     }
-    forged = jwt.encode(claims, public, algorithm="HS256", headers={"kid": "rsa"})
+    body = ".".join(_b64(orjson.dumps(part)) for part in ({"alg": "HS256", "kid": "rsa", "typ": "JWT"}, claims))
+    forged = f"{body}.{_b64(hmac.digest(public, body.encode(), 'sha256'))}"
     unsigned = jwt.encode(claims, None, algorithm="none", headers={"kid": "rsa"})
     crossed = jwt.encode(claims, KEYS["ec"][1], algorithm="ES256", headers={"kid": "rsa"})
     for token in (forged, unsigned, crossed, "a.b.c", "..", signed()[:-4] + "AAAA"):

@@ -59,6 +59,14 @@ HOT = {
     ("execution", "initial_context"): {"event_pkey"},
     ("result_store", "data_by_id"): {"result_store_pkey"},
     ("result_store", "newest_of_step"): {"result_store_eid_name"},
+    ("token", "create"): {"playhead_api_token_name"},
+    ("audit", "list"): {"audit_pkey"},
+    ("audit", "list_of_actor"): {"playhead_audit_actor"},
+    ("audit", "list_of_execution"): {"playhead_audit_execution"},
+    ("audit", "purge"): {"playhead_audit_time"},
+    ("audit", "list_accesses_of_credential"): {"playhead_secret_access_credential"},
+    ("audit", "list_accesses_of_execution"): {"playhead_secret_access_execution"},
+    ("audit", "purge_accesses"): {"playhead_secret_access_time"},
 }
 EXECUTION_ID = 383629461708341248
 # Of the original's schema, for queries of routes that are not hot; or unique, for its rule.

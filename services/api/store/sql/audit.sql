@@ -19,6 +19,34 @@ SELECT audit_id, occurred_at, actor, role, method, route, target, execution_id, 
  ORDER BY audit_id DESC
  LIMIT $7::int;
 
+-- name: list_of_actor
+-- As `list`, along the index of $1 actor text; $2 route or its beginning text or NULL, $3 execution id bigint or NULL, $4 from, $5 to timestamptz or NULL,
+-- $6 only rows before this audit id bigint or NULL, $7 limit int
+SELECT audit_id, occurred_at, actor, role, method, route, target, execution_id, status, address, calls
+  FROM noetl.audit
+ WHERE actor = $1::text
+   AND ($2::text IS NULL OR starts_with(route, $2))
+   AND ($3::bigint IS NULL OR execution_id = $3)
+   AND ($4::timestamptz IS NULL OR occurred_at >= $4)
+   AND ($5::timestamptz IS NULL OR occurred_at < $5)
+   AND ($6::bigint IS NULL OR audit_id < $6)
+ ORDER BY audit_id DESC
+ LIMIT $7::int;
+
+-- name: list_of_execution
+-- As `list`, along the index of $3. $1 actor, $2 route or its beginning text or NULL, $3 execution id bigint, $4 from, $5 to timestamptz or NULL,
+-- $6 only rows before this audit id bigint or NULL, $7 limit int
+SELECT audit_id, occurred_at, actor, role, method, route, target, execution_id, status, address, calls
+  FROM noetl.audit
+ WHERE ($1::text IS NULL OR actor = $1)
+   AND ($2::text IS NULL OR starts_with(route, $2))
+   AND execution_id = $3::bigint
+   AND ($4::timestamptz IS NULL OR occurred_at >= $4)
+   AND ($5::timestamptz IS NULL OR occurred_at < $5)
+   AND ($6::bigint IS NULL OR audit_id < $6)
+ ORDER BY audit_id DESC
+ LIMIT $7::int;
+
 -- name: purge
 -- $1 age in seconds float, $2 limit int
 DELETE FROM noetl.audit
@@ -41,6 +69,32 @@ SELECT audit_id, occurred_at, credential, operation, outcome, actor, worker_id, 
   FROM noetl.secret_access
  WHERE ($1::text IS NULL OR credential = $1)
    AND ($2::bigint IS NULL OR execution_id = $2)
+   AND ($3::timestamptz IS NULL OR occurred_at >= $3)
+   AND ($4::timestamptz IS NULL OR occurred_at < $4)
+   AND ($5::bigint IS NULL OR audit_id < $5)
+ ORDER BY audit_id DESC
+ LIMIT $6::int;
+
+-- name: list_accesses_of_credential
+-- As `list_accesses`, along the index of $1 credential text, $2 execution id bigint or NULL, $3 from, $4 to timestamptz or NULL,
+-- $5 only rows before this audit id bigint or NULL, $6 limit int
+SELECT audit_id, occurred_at, credential, operation, outcome, actor, worker_id, execution_id, parent_execution_id, kek_version, notes
+  FROM noetl.secret_access
+ WHERE credential = $1::text
+   AND ($2::bigint IS NULL OR execution_id = $2)
+   AND ($3::timestamptz IS NULL OR occurred_at >= $3)
+   AND ($4::timestamptz IS NULL OR occurred_at < $4)
+   AND ($5::bigint IS NULL OR audit_id < $5)
+ ORDER BY audit_id DESC
+ LIMIT $6::int;
+
+-- name: list_accesses_of_execution
+-- As `list_accesses`, along the index of $2. $1 credential text or NULL, $2 execution id bigint, $3 from, $4 to timestamptz or NULL,
+-- $5 only rows before this audit id bigint or NULL, $6 limit int
+SELECT audit_id, occurred_at, credential, operation, outcome, actor, worker_id, execution_id, parent_execution_id, kek_version, notes
+  FROM noetl.secret_access
+ WHERE ($1::text IS NULL OR credential = $1)
+   AND execution_id = $2::bigint
    AND ($3::timestamptz IS NULL OR occurred_at >= $3)
    AND ($4::timestamptz IS NULL OR occurred_at < $4)
    AND ($5::bigint IS NULL OR audit_id < $5)

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from services.dev.admin import add_commands as add_admin_commands
+from services.dev.admin import run_admin
+
 DEFAULT_SERVER = "http://127.0.0.1:8082"
 SERVICES = ("api", "outbox", "orchestrator", "projector", "worker", "migrate")
 USAGE_EXIT = 2
@@ -62,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     lint.add_argument("--strict", action="store_true", help="warnings are errors")
     commands.add_parser("schema", help="print the JSON Schema of the playbook language, for editors")
 
+    add_admin_commands(commands, DEFAULT_SERVER)
     for name in SERVICES[:-1]:
         commands.add_parser(name, help=f"run the {name} service, configured by the environment")
     commands.add_parser("migrate", help="bring the database schema up to date")
@@ -145,6 +149,10 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+def _admin(options: argparse.Namespace) -> int:
+    return run_admin(options, DEFAULT_SERVER)
+
+
 def _settings(_: argparse.Namespace) -> int:
     from services.dev.settings_page import settings_page
 
@@ -179,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "lint": _lint,
         "schema": _schema,
+        "token": _admin,
+        "keys": _admin,
         "settings": _settings,
         "version": _version,
         **{name: _service(name) for name in SERVICES},

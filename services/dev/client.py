@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,12 +20,19 @@ class RequestError(Exception):
     """The API refused or cannot be reached; the text is for the person at the terminal."""
 
 
-class PublicApi:
-    """Calls one API server."""
+def caller_token() -> str:
+    """Return the token of whoever types: NOETL_API_TOKEN, or NOETL_SESSION_TOKEN as the original's CLI reads it."""
+    return (os.environ.get("NOETL_API_TOKEN") or os.environ.get("NOETL_SESSION_TOKEN") or "").strip()
 
-    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+
+class PublicApi:
+    """Calls one API server, with `token` if it asks who calls; None: the one in the environment."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: str, token: str | None = None) -> None:
         self._session = session
         self._server = server.rstrip("/")
+        given = caller_token() if token is None else token
+        self._headers = {"Authorization": f"Bearer {given}"} if given else {}
 
     async def request(self, method: str, path: str, body: object = None) -> Any:
         """Return the JSON answer.
@@ -34,7 +42,7 @@ class PublicApi:
         """
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         data = None if body is None else orjson.dumps(body)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **self._headers}
         try:
             async with self._session.request(
                 method, self._server + path, data=data, headers=headers, timeout=timeout
@@ -78,7 +86,9 @@ class PublicApi:
     async def _stream(self, execution_id: str, last: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         url = f"{self._server}/api/executions/{execution_id}/events/stream"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=60.0)  # it sends something every 15 s
-        async with self._session.get(url, headers={"Last-Event-ID": last}, timeout=timeout) as response:
+        async with self._session.get(
+            url, headers={"Last-Event-ID": last, **self._headers}, timeout=timeout
+        ) as response:
             if response.status != 200:
                 raise aiohttp.ClientPayloadError(f"status {response.status}")
             number, buffer = last, b""

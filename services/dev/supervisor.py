@@ -63,7 +63,16 @@ KEY_BYTES = 32  # AES-256
 LOG_POLL_SECONDS = 0.2  # delay of passed-through lines
 
 SERVICES = ("api", "outbox", "orchestrator", "projector", "worker")
-API_SECRETS = ("NOETL_POSTGRES_DSN", "NOETL_ENCRYPTION_KEY", "NOETL_ENCRYPTION_KEY_FILE")
+API_SECRETS = (
+    "NOETL_POSTGRES_DSN",
+    "NOETL_ENCRYPTION_KEY",
+    "NOETL_ENCRYPTION_KEY_FILE",
+    "NOETL_ADMIN_TOKEN",
+    "NOETL_ADMIN_TOKEN_FILE",
+    "NOETL_INTERNAL_API_TOKEN_PREVIOUS",
+    "NOETL_API_TOKEN",  # of whoever types, for `playhead run`
+)
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name; `playhead token` looks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +215,7 @@ class _Stack:
         self._data = options.data_dir
         self._token_file = self._data / "internal-api-token"
         self._key_file = self._data / "encryption-key"
+        self._admin_file = self._data / ADMIN_TOKEN_FILE
         self._make_secrets()
         self._postgres = EmbeddedPostgres(
             self._data / "postgres", port=free_port(self._taken), log_file=self._log_file("postgres")
@@ -235,6 +245,7 @@ class _Stack:
             )
         self._token = kept_secret(self._token_file, lambda: secrets.token_urlsafe(TOKEN_BYTES))
         kept_secret(self._key_file, lambda: base64.b64encode(os.urandom(KEY_BYTES)).decode())
+        kept_secret(self._admin_file, lambda: secrets.token_urlsafe(TOKEN_BYTES))
 
     def _log_file(self, name: str) -> Path:
         path = self._data / "logs" / f"{name}.log"
@@ -271,6 +282,7 @@ class _Stack:
                 "NOETL_INGEST_LANES", "1"
             )  # the database is next door: a second lane only halves the batches
             env |= {"NOETL_POSTGRES_DSN": self._postgres.dsn(), "NOETL_ENCRYPTION_KEY_FILE": str(self._key_file)}
+            env["NOETL_ADMIN_TOKEN_FILE"] = str(self._admin_file)
         else:
             env[f"NOETL_{service.upper()}_METRICS_PORT"] = str(metrics_port)
         return env

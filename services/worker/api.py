@@ -236,5 +236,9 @@ class WorkerApi:
 async def open_worker_api(settings: WorkerSettings, worker_id: str) -> AsyncIterator[WorkerApi]:
     """Open a client on `NOETL_SERVER_URL`; connections stay open between commands."""
     connector = aiohttp.TCPConnector(limit=2 * settings.noetl_worker_max_inflight_commands + 2)
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+    token = (settings.noetl_api_token or settings.noetl_internal_api_token).get_secret_value().strip()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers
+    ) as session:
         yield WorkerApi(session, settings, worker_id)

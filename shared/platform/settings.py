@@ -137,6 +137,10 @@ class ProjectorSettings(CommonSettings):
 class WorkerSettings(CommonSettings):
     """`playhead worker`."""
 
+    noetl_api_token: SecretStr = Field(
+        SecretStr(""),
+        description="API token of the role worker; empty: NOETL_INTERNAL_API_TOKEN, which is accepted as one",
+    )
     nats_consumer: str = Field("noetl_worker_pool", description="durable consumer on the command stream")
     nats_filter_subject: str = Field("", description="subject filter of the durable; empty: all commands")
     worker_id: str = Field("", description="name of this worker; empty: worker-<8 hex>, fresh per process")

@@ -57,7 +57,7 @@ def add_commands(commands: Any, default_server: str) -> None:
 
 
 def _admin_token(server: str, data_dir: Path) -> str:
-    """Return NOETL_ADMIN_TOKEN, the content of NOETL_ADMIN_TOKEN_FILE, or, for a server on this machine, that of `playhead dev`."""
+    """Return NOETL_ADMIN_TOKEN, what its file holds, or, for a server on this machine, the token of `playhead dev`."""
     given = os.environ.get("NOETL_ADMIN_TOKEN", "").strip()
     if given:
         return given

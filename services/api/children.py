@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -42,48 +43,91 @@ BATCH_MAX = 200  # children told, or cancelled, in one pass
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
-async def prepare(context: ApiContext, effects: Iterable[Effect], *, depth: int) -> Children:
-    """Return what to start for the commands among `effects` that ask for a sub-playbook of an execution `depth` deep."""
-    found: dict[int, ChildStart] = {}
-    for effect in effects:
-        if isinstance(effect, IssueCommand) and effect.child is not None:
-            found[effect.command_id] = await _prepared(context, effect.child, depth=depth + 1)
-    if found:
-        EXECUTIONS_STARTED.inc(sum(child.problem is None for child in found.values()))
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """An execution and who has started it: the paths, nearest first, and the id of the first."""
+
+    paths: tuple[str, ...]
+    root_id: int
 
 
-async def depths_of(context: ApiContext, execution_ids: Sequence[int]) -> dict[int, int]:
-    """Return how deep executions are nested, 0 for those that nobody started."""
-    rows = await context.database.fetch(_SQL["depths"], list(execution_ids)) if execution_ids else []
-    return {row["execution_id"]: row["depth"] for row in rows}
+class RecursionRefusedError(Exception):
+    """A sub-playbook is not started, because playbooks call themselves without end."""
 
 
-async def _prepared(context: ApiContext, wanted: Mapping[str, Any], *, depth: int) -> ChildStart:
-    waits = wanted.get("wait") is True
-    if depth > CHILD_DEPTH_MAX:
-        text = f"playbooks call each other more than {CHILD_DEPTH_MAX} deep: does one call itself?"
-        return ChildStart(waits=waits, problem=text)
-    path = wanted.get("path")
-    try:
-        entry = await context.playbooks.find(
-            path=path if isinstance(path, str) else None,
-            catalog_id=parse_id(wanted.get("catalog_id")),
-            version=_version(wanted.get("version")),
+async def lineages_of(context: ApiContext, execution_ids: Sequence[int]) -> dict[int, Lineage]:
+    """Return the lineage of each execution."""
+    if not execution_ids:
+        return {}
+    rows = await context.database.fetch(_SQL["lineages"], list(execution_ids), CHILD_DEPTH_MAX + 1)
+    return {row["origin"]: Lineage(paths=tuple(row["paths"]), root_id=row["root_id"]) for row in rows}
+
+
+class Starter:
+    """Prepares the sub-playbooks of one request, and counts those that call themselves: of one request too."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._recursions: dict[int, int] = {}  # by the first caller
+
+    async def recursion_root(self, parents: Lineage | None, path: str) -> int | None:
+        """Return the execution below which `path` is about to call itself, None when it is not among its callers.
+
+        Raises:
+            RecursionRefusedError: too deep, or too often.
+        """
+        if parents is None:
+            return None
+        if len(parents.paths) > CHILD_DEPTH_MAX:
+            text = f"playbooks call each other more than {CHILD_DEPTH_MAX} deep: does one call itself?"
+            raise RecursionRefusedError(text)
+        if path not in parents.paths:
+            return None
+        root, limit = parents.root_id, self._context.settings.noetl_recursive_calls_max
+        count = self._recursions.get(root)
+        if count is None:
+            count = await self._context.database.fetchval(_SQL["recursions"], root, limit)
+        if count >= limit:
+            text = f"playbooks have called themselves {limit} times below execution {root}"
+            raise RecursionRefusedError(f"{text}: '{path}' is not started again")
+        self._recursions[root] = count + 1
+        return root
+
+    async def prepare(self, effects: Iterable[Effect], *, parents: Lineage | None) -> Children:
+        """Return what to start for the commands among `effects` that ask for a sub-playbook; `parents` issues them."""
+        found: dict[int, ChildStart] = {}
+        for effect in effects:
+            if isinstance(effect, IssueCommand) and effect.child is not None:
+                found[effect.command_id] = await self._prepared(effect.child, parents)
+        if found:
+            EXECUTIONS_STARTED.inc(sum(child.problem is None for child in found.values()))
+        return found
+
+    async def _prepared(self, wanted: Mapping[str, Any], parents: Lineage | None) -> ChildStart:
+        waits = wanted.get("wait") is True
+        path = wanted.get("path")
+        try:
+            entry = await self._context.playbooks.find(
+                path=path if isinstance(path, str) else None,
+                catalog_id=parse_id(wanted.get("catalog_id")),
+                version=_version(wanted.get("version")),
+            )
+            root_id = await self.recursion_root(parents, entry.path)
+        except HttpError as error:
+            return ChildStart(waits=waits, problem=str(error.detail))
+        except RecursionRefusedError as error:
+            return ChildStart(waits=waits, problem=str(error))
+        events = first_events(self._context, entry, payload=wanted.get("payload") or {})
+        events[-1].meta = {ROUTING_KEY: {"undecided": True}}
+        return ChildStart(
+            waits=waits,
+            execution_id=self._context.ids.next(),
+            catalog_id=entry.catalog_id,
+            path=entry.path,
+            root_id=root_id,
+            events=events,
+            state={"current_step": None, "completed_steps": [], "variables": {}, "failed": False, "completed": False},
         )
-    except HttpError as error:
-        return ChildStart(waits=waits, problem=str(error.detail))
-    events = first_events(context, entry, payload=wanted.get("payload") or {}, depth=depth)
-    events[-1].meta = {ROUTING_KEY: {"undecided": True}}
-    return ChildStart(
-        waits=waits,
-        execution_id=context.ids.next(),
-        catalog_id=entry.catalog_id,
-        path=entry.path,
-        depth=depth,
-        events=events,
-        state={"current_step": None, "completed_steps": [], "variables": {}, "failed": False, "completed": False},
-    )
 
 
 def _version(value: object) -> int | None:
@@ -91,10 +135,10 @@ def _version(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(VERSION_MAX)) else None
 
 
-def first_events(context: ApiContext, entry: Entry, *, payload: Mapping[str, Any], depth: int) -> list[NewEvent]:
+def first_events(context: ApiContext, entry: Entry, *, payload: Mapping[str, Any]) -> list[NewEvent]:
     """Return the initial events of an execution with their ids, the first being the parent of the rest."""
     events: list[NewEvent] = []
-    wanted = initial_events(entry.playbook, payload=payload, path=entry.path, version=entry.version, depth=depth)
+    wanted = initial_events(entry.playbook, payload=payload, path=entry.path, version=entry.version)
     for effect in wanted:
         event = new_event(effect)
         event.parent_event_id = events[0].event_id if events else None

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from services.api.children import depths_of, first_events, prepare
+from services.api.children import (
+    Lineage,
+    RecursionRefusedError,
+    Starter,
+    first_events,
+    lineages_of,
+)
 from services.api.http import HttpError
 from services.api.metrics import DUPLICATE_STARTS, EXECUTIONS_STARTED
 from services.api.store.dedup import DedupKey
@@ -30,7 +36,6 @@ from shared.engine import (
     initial_state,
     status_document,
 )
-from shared.engine.limits import CHILD_DEPTH_MAX
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext
@@ -60,8 +65,13 @@ async def start_execution(
     """
     execution_id = context.ids.next()
     now = datetime.now(UTC)
-    depth = await _depth(context, options.parent_execution_id)
-    events = first_events(context, entry, payload=payload, depth=depth)
+    starter = Starter(context)
+    parents = await _parents(context, options.parent_execution_id)
+    try:
+        root_id = await starter.recursion_root(parents, entry.path)
+    except RecursionRefusedError as error:
+        raise HttpError(422, f"parent_execution_id: {error}") from error
+    events = first_events(context, entry, payload=payload)
     meta = {**options.meta, **({"execution_pool": options.pool} if options.pool else {})}
     events[0].meta = {**(events[0].meta or {}), **meta} or None
     state = initial_state(execution_id, entry.catalog_id, entry.path)
@@ -75,6 +85,8 @@ async def start_execution(
     problem = _stillborn(decision)
     if problem is not None:
         raise HttpError(422, f"Invalid command context for step '{entry.playbook.entry}': {problem}")
+    own = Lineage(paths=(entry.path,), root_id=execution_id)
+    lineage = own if parents is None else Lineage(paths=(entry.path, *parents.paths), root_id=parents.root_id)
     operation = StartExecution(
         execution_id,
         catalog_id=entry.catalog_id,
@@ -82,8 +94,8 @@ async def start_execution(
         events=events,
         effects=decision.effects,
         state=status_document(decision.state or state),
-        depth=depth,
-        children=await prepare(context, decision.effects, depth=depth),
+        root_id=root_id,
+        children=await starter.prepare(decision.effects, parents=lineage),
         execution_pool=options.pool,
         dedup=options.dedup,
     )
@@ -107,19 +119,10 @@ def _stillborn(decision: Decision) -> str | None:
     return None
 
 
-async def _depth(context: ApiContext, parent_execution_id: int | None) -> int:
-    """Return how deep an execution under `parent_execution_id` is nested.
-
-    Raises:
-        HttpError: 422 when it would be too deep.
-    """
+async def _parents(context: ApiContext, parent_execution_id: int | None) -> Lineage | None:
     if parent_execution_id is None:
-        return 0
-    depth = (await depths_of(context, [parent_execution_id])).get(parent_execution_id, -1) + 1
-    if depth > CHILD_DEPTH_MAX:
-        text = f"playbooks call each other more than {CHILD_DEPTH_MAX} deep: does one call itself?"
-        raise HttpError(422, f"parent_execution_id: {text}")
-    return depth
+        return None
+    return (await lineages_of(context, [parent_execution_id])).get(parent_execution_id)
 
 
 def _as_event(new: NewEvent, *, version: int, now: datetime) -> Event:

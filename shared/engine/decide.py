@@ -39,7 +39,7 @@ DEFAULTS = Options()
 
 
 def initial_events(
-    playbook: Playbook, *, payload: Mapping[str, Any], path: str, version: int | None = None, depth: int = 0
+    playbook: Playbook, *, payload: Mapping[str, Any], path: str, version: int | None = None
 ) -> tuple[AppendEvent, AppendEvent]:
     """Return the first two events of an execution: `payload` merged over the playbook's workload, key by key.
 
@@ -60,7 +60,6 @@ def initial_events(
             node_type="playbook",
             status="initialized",
             context=context(first),
-            meta={"depth": depth},
         ),
         AppendEvent(
             event_type="workflow.initialized",

@@ -94,6 +94,9 @@ class ApiSettings(CommonSettings, AccessSettings):
     noetl_loop_in_flight_default: Annotated[int, Field(ge=1, le=1000)] = Field(
         10, description="items at once of a parallel loop that does not say"
     )
+    noetl_recursive_calls_max: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        1000, description="starts of playbooks that are among their own callers, below one execution"
+    )
     noetl_command_routing_enabled: bool = Field(False, description="publish commands on a subject per pool")
     noetl_registration_strict: bool = Field(False, description="warnings of a playbook keep it from registering (422)")
     noetl_event_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="partitions of event subjects")

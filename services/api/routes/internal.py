@@ -13,7 +13,7 @@ from aiohttp import web
 
 from services.api import references, views
 from services.api.auth.roles import Access
-from services.api.children import depths_of, prepare
+from services.api.children import Lineage, Starter, lineages_of
 from services.api.http import Call, HttpError, RouteTable, not_found, reply, unprocessable
 from services.api.metrics import DECISIONS, EXECUTIONS_ENDED, OUTBOX_CLAIMED
 from services.api.models import (
@@ -38,7 +38,7 @@ from shared.engine import IssueCommand, effect_from_json
 from shared.engine.limits import SNAPSHOT_BYTES_MAX, SNAPSHOT_EVENTS_MIN
 
 if TYPE_CHECKING:
-    from services.api.context import ApiContext
+    pass
 
 routes = RouteTable("internal")
 log = logging.getLogger(__name__)
@@ -230,9 +230,10 @@ async def commit(call: Call) -> web.StreamResponse:
     body: CommitBody = call.body
     effects = [_effects(item, index) for index, item in enumerate(body.decisions)]
     calling = [item.execution_id for item, wanted in zip(body.decisions, effects, strict=True) if _has_child(wanted)]
-    depths = await depths_of(call.context, calling)
+    lineages = await lineages_of(call.context, calling)
+    starter = Starter(call.context)
     operations = [
-        await _operation(call.context, item, wanted, depth=depths.get(item.execution_id, 0))
+        await _operation(starter, item, wanted, parents=lineages.get(item.execution_id))
         for item, wanted in zip(body.decisions, effects, strict=True)
     ]
     results: list[CommitResult] = await call.context.writer.submit_all(operations, failed=_failed)
@@ -257,7 +258,7 @@ def _has_child(effects: tuple[Effect, ...]) -> bool:
 
 
 async def _operation(
-    context: ApiContext, item: DecisionItem, effects: tuple[Effect, ...], *, depth: int
+    starter: Starter, item: DecisionItem, effects: tuple[Effect, ...], *, parents: Lineage | None
 ) -> CommitDecision:
     return CommitDecision(
         item.execution_id,
@@ -265,7 +266,7 @@ async def _operation(
         decided_version=item.decided_version,
         effects=effects,
         state=item.state,
-        children=await prepare(context, effects, depth=depth),
+        children=await starter.prepare(effects, parents=parents),
     )
 
 

@@ -24,14 +24,14 @@ class ChildStart:
 
     Args (fields):
         waits: the command ends with the child; else it ends at once.
-        depth: generations above the child.
+        root_id: the first of its callers, when the playbook is among them.
     """
 
     waits: bool
     execution_id: int = 0
     catalog_id: int = 0
     path: str = ""
-    depth: int = 0
+    root_id: int | None = None
     events: Sequence[NewEvent] = ()
     state: Mapping[str, Any] | None = None
     problem: str | None = None
@@ -53,7 +53,7 @@ def start_child(
         status=ExecutionStatus.RUNNING,
         state=child.state,
         parent_command_id=command_id if child.waits else None,
-        depth=child.depth,
+        root_execution_id=child.root_id,
         execution_pool=parent.execution_pool,
         is_new=True,
     )

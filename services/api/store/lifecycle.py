@@ -35,7 +35,7 @@ class StartExecution(Operation[StartResult]):
         events: Sequence[NewEvent],
         effects: Sequence[Effect],
         state: Mapping[str, Any],
-        depth: int = 0,
+        root_id: int | None = None,
         children: Children | None = None,
         execution_pool: str | None = None,
         dedup: DedupKey | None = None,
@@ -46,7 +46,7 @@ class StartExecution(Operation[StartResult]):
         self._events = events
         self._effects = effects
         self._state = state
-        self._depth = depth
+        self._root_id = root_id
         self._children = children or {}
         self._pool = execution_pool
         self._dedup = dedup
@@ -67,7 +67,7 @@ class StartExecution(Operation[StartResult]):
             parent_execution_id=self._parent,
             status=ExecutionStatus.RUNNING,
             state=self._state,
-            depth=self._depth,
+            root_execution_id=self._root_id,
             execution_pool=self._pool,
             is_new=True,
         )

@@ -53,7 +53,7 @@ class ExecutionRow:
     error: str | None = None
     state: Mapping[str, Any] | None = None
     parent_command_id: int | None = None
-    depth: int = 0
+    root_execution_id: int | None = None  # of a playbook that is among its own callers: the first of them
     execution_pool: str | None = None
     is_new: bool = False
     dirty: bool = False

@@ -304,7 +304,7 @@ class StreamBatch:
                     row.actionable_version,
                     row.decided_version,
                     row.parent_command_id,
-                    row.depth,
+                    row.root_execution_id,
                     row.execution_pool,
                 )
             elif row.dirty:

@@ -51,6 +51,7 @@ HOT = {
     ("snapshot", "newest"): {"projection_snapshot_pkey"},
     ("reconcile", "next_timer"): {"playhead_timer_due"},
     ("child", "ended_children"): {"playhead_command_child", "playhead_execution_parent_command"},
+    ("child", "recursions"): {"playhead_execution_recursive"},
     ("child", "orphans"): {"playhead_execution_child_open", "command_pkey"},
     ("child", "orphans_of"): {"playhead_execution_child_open", "command_pkey"},
     ("reference", "loop_items"): {"playhead_command_loop"},

@@ -1,6 +1,26 @@
--- name: depths
--- How deep executions are nested. $1 execution ids bigint[]
-SELECT execution_id, depth FROM noetl.execution WHERE execution_id = ANY ($1::bigint[]) LIMIT 1000;
+-- name: lineages
+-- Who has started executions: the paths of each and of its callers, nearest first, and the first of them.
+-- $1 execution ids bigint[], $2 generations at most int
+WITH RECURSIVE chain AS (
+    SELECT e.execution_id AS origin, e.execution_id, e.parent_execution_id, e.catalog_id, 1 AS generation
+      FROM noetl.execution e
+     WHERE e.execution_id = ANY ($1::bigint[])
+     UNION ALL
+    SELECT c.origin, p.execution_id, p.parent_execution_id, p.catalog_id, c.generation + 1
+      FROM chain c
+      JOIN noetl.execution p ON p.execution_id = c.parent_execution_id
+     WHERE c.generation < $2
+)
+SELECT c.origin, array_agg(k.path ORDER BY c.generation) AS paths,
+       (array_agg(c.execution_id ORDER BY c.generation DESC))[1] AS root_id
+  FROM chain c
+  JOIN noetl.catalog k ON k.catalog_id = c.catalog_id
+ GROUP BY c.origin
+ LIMIT 1000;
+
+-- name: recursions
+-- How often playbooks have called themselves below an execution. $1 root execution id bigint, $2 count at most int
+SELECT count(*) FROM (SELECT 1 FROM noetl.execution WHERE root_execution_id = $1 LIMIT $2) AS found;
 
 -- name: ended_children
 -- Children that have ended while the command that waits for them is open. $1 limit int

@@ -3,7 +3,7 @@
 -- commands holds this lock.
 -- $1 execution ids bigint[]
 SELECT execution_id, catalog_id, parent_execution_id, status, stream_version, actionable_version, decided_version,
-       last_event_id, parent_command_id, depth, execution_pool, now() AS now
+       last_event_id, parent_command_id, execution_pool, now() AS now
   FROM noetl.execution
  WHERE execution_id = ANY ($1::bigint[])
  ORDER BY execution_id
@@ -49,18 +49,18 @@ SELECT e.execution_id, e.event_id
 -- name: insert_executions
 -- $1 execution ids bigint[], $2 catalog ids bigint[], $3 parent execution ids bigint[], $4 status text[],
 -- $5 stream_version bigint[], $6 last_event_id bigint[], $7 state text[] (JSON), $8 terminal bool[], $9 error text[],
--- $10 actionable_version bigint[], $11 decided_version bigint[], $12 parent_command_id bigint[], $13 depth int[],
+-- $10 actionable_version bigint[], $11 decided_version bigint[], $12 parent_command_id bigint[], $13 root_execution_id bigint[],
 -- $14 execution_pool text[]
 INSERT INTO noetl.execution (execution_id, catalog_id, parent_execution_id, status, start_time, end_time, last_event_id,
-                             state, error, stream_version, actionable_version, decided_version, parent_command_id, depth,
+                             state, error, stream_version, actionable_version, decided_version, parent_command_id, root_execution_id,
                              execution_pool)
 SELECT u.execution_id, u.catalog_id, u.parent_execution_id, u.status, now(), CASE WHEN u.terminal THEN now() END,
        u.last_event_id, u.state::jsonb, u.error, u.stream_version, u.actionable_version, u.decided_version,
-       u.parent_command_id, u.depth, u.execution_pool
+       u.parent_command_id, u.root_execution_id, u.execution_pool
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bool[],
-              $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::int[], $14::text[])
+              $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[])
     AS u (execution_id, catalog_id, parent_execution_id, status, stream_version, last_event_id, state, terminal, error,
-          actionable_version, decided_version, parent_command_id, depth, execution_pool);
+          actionable_version, decided_version, parent_command_id, root_execution_id, execution_pool);
 
 -- name: insert_commands
 -- $1 execution_id bigint[] $2 command_id bigint[] $3 event_id bigint[] $4 catalog_id bigint[] $5 parent_execution_id bigint[]

@@ -216,21 +216,6 @@ class WorkerApi:
                 raise
         return orjson.loads(raw), len(raw)
 
-    async def keychain(self, catalog_id: int | None, name: str, execution_id: int) -> Json | None:
-        """Return the fields of a keychain entry, the global one before the execution's own; None when there is none."""
-        if catalog_id is None:
-            return None
-        path = f"/api/keychain/{catalog_id}/{quote(name, safe='')}"
-        for query in ("?scope_type=global", f"?scope_type=local&execution_id={execution_id}"):
-            answer = await _persistently(
-                lambda query=query: self._once("GET", path + query, None, seconds=POOL_REQUEST_SECONDS),  # type: ignore[misc]
-                stop_after_attempt(CLAIM_ATTEMPTS_MAX),
-            )
-            if isinstance(answer, dict) and answer.get("status") == "success":
-                data = answer.get("token_data")
-                return data if isinstance(data, dict) else None
-        return None
-
 
 @asynccontextmanager
 async def open_worker_api(settings: WorkerSettings, worker_id: str) -> AsyncIterator[WorkerApi]:

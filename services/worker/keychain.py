@@ -6,21 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from services.worker.limits import KEYCHAIN_ENTRIES_MAX, RENDER_DEPTH_MAX
+from services.worker.keychain_entries import GetsSecrets, Owner, Render
+from services.worker.limits import KEYCHAIN_ENTRIES_MAX, KEYCHAIN_NESTING_MAX, RENDER_DEPTH_MAX
 from services.worker.redaction import longest_first, secret_texts, texts
 from services.worker.templates import Renderer, has_templates
 from services.worker.tools.base import ToolError
-from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 
 if TYPE_CHECKING:
     from services.worker.command import Command
-
-
-class ReadsKeychain(Protocol):
-    """Where entries come from, as `services.worker.api.WorkerApi`."""
-
-    async def keychain(self, catalog_id: int | None, name: str, execution_id: int) -> dict[str, Any] | None:
-        """Return the fields of an entry, None when there is none."""
 
 
 _NAME = re.compile(r"""\bkeychain(?:\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*['"]([^'"\]]{1,256})['"]\s*\])""")
@@ -52,20 +45,30 @@ def named_entries(config: object) -> list[str]:
     return sorted(names | {name for name in _references(config) if name})
 
 
+class ReadsEntries(Protocol):
+    """Where entries come from, as `services.worker.keychain_entries.KeychainEntries`."""
+
+    async def fields(self, owner: Owner, name: str, render: Render, secrets: GetsSecrets) -> Mapping[str, Any]:
+        """Return the fields of an entry."""
+
+
 class Keychain:
     """The entries that one command has read, and their secrets."""
 
-    def __init__(self, api: ReadsKeychain, command: Command) -> None:
-        self._api = api
+    def __init__(self, source: ReadsEntries, secrets: GetsSecrets, command: Command, renderer: Renderer) -> None:
+        self._source = source
+        self._elsewhere = secrets
         self._command = command
+        self._renderer = renderer
         self._entries: dict[str, Mapping[str, Any]] = {}
+        self._reading: list[str] = []
         self.secrets: list[str] = []
 
     async def entries(self, wanted: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return all entries read so far, `wanted` among them.
 
         Raises:
-            ToolError: one does not exist, there are too many, or the API does not answer.
+            ToolError: one does not exist or cannot be had, or there are too many.
         """
         for name in wanted:
             if name in self._entries:
@@ -78,15 +81,23 @@ class Keychain:
         return self._entries
 
     async def _read(self, name: str) -> Mapping[str, Any]:
-        command = self._command
+        catalog_id = self._command.catalog_id
+        if catalog_id is None:
+            raise ToolError("worker", "KEYCHAIN", f"keychain entry '{name}': the command has no catalog_id")
+        if name in self._reading or len(self._reading) >= KEYCHAIN_NESTING_MAX:
+            text = f"keychain entry '{name}' is defined by itself: {' -> '.join([*self._reading, name])}"
+            raise ToolError("worker", "KEYCHAIN", text)
+        owner = Owner(catalog_id=catalog_id, execution_id=self._command.execution_id)
+        self._reading.append(name)
         try:
-            entry = await self._api.keychain(command.catalog_id, name, command.execution_id)
-        except (ApiUnavailableError, ApiRefusedError) as error:
-            text = f"the keychain cannot be read: {error}"
-            raise ToolError("worker", "KEYCHAIN", text, retryable=True) from error
-        if entry is None:
-            raise ToolError("worker", "KEYCHAIN", f"keychain entry '{name}' does not exist or has expired")
-        return entry
+            return await self._source.fields(owner, name, self._rendered, self._elsewhere)
+        finally:
+            self._reading.pop()
+
+    async def _rendered(self, value: Any) -> Any:
+        """Evaluate a definition's templates, which may need other entries."""
+        names = {**self._command.render_context, "keychain": await self.entries(named_entries(value))}
+        return await self._renderer.render(value, names, replace=self.stands_for)
 
     def stands_for(self, value: Mapping[str, Any]) -> Any:
         """Return the field that `{"$noetl_ref": {"kind": "keychain", "name", "field"}}` means, `NotImplemented` for others."""

@@ -56,6 +56,13 @@ REFERENCES_BYTES_MAX = 256 << 20  # of all of them together
 REFERENCE_DEPTH_MAX = 4  # nesting at which references are looked for: `ctx.<step>.results[i]`
 RENDER_DEPTH_MAX = 64  # nesting of a tool configuration
 THREAD_TEMPLATE_CHARS = 4096  # a longer template, or one with loops, is rendered in a thread: heartbeats go on
+KEYCHAIN_RENEW_BEFORE_SECONDS = 300.0  # of its end an entry is renewed; the original worker's refresh threshold
+KEYCHAIN_REQUEST_SECONDS = 30.0  # one answer of a token endpoint; the original's
+KEYCHAIN_WAIT_SECONDS = 120.0  # for one entry, with those that it is made from and commands that make it just now
+KEYCHAIN_ANSWER_MAX_BYTES = 1 << 20
+KEYCHAIN_TTL_SECONDS = {"local": 3600, "shared": 86_400, "global": 86_400}  # by scope, without one; the original's
+KEYCHAIN_NESTING_MAX = 8  # entries whose definition needs another entry
+KEYCHAINS_CACHED_MAX = 64  # playbooks whose definitions are kept
 KEYCHAIN_ENTRIES_MAX = 16  # entries that one command may name
 SECRET_REDACT_MIN_CHARS = 8  # shorter secrets would blank out ordinary words
 

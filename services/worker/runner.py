@@ -14,6 +14,7 @@ import orjson
 from services.worker.api import WorkerApi
 from services.worker.cancelling import CancelWatch
 from services.worker.command import BadCommandError, Command, parse_command
+from services.worker.keychain_entries import KeychainEntries
 from services.worker.limits import (
     CANCEL_CHECK_SECONDS,
     CLAIM_NAK_SECONDS,
@@ -23,7 +24,7 @@ from services.worker.limits import (
 from services.worker.metrics import CLAIMS, COMMANDS
 from services.worker.outcome import Outcome, ended_events, heartbeat_event, outcome_of, started_events
 from services.worker.plain import to_plain
-from services.worker.scope import CommandScope
+from services.worker.scope import CommandScope, Shared
 from services.worker.slots import Slots
 from services.worker.tools import ToolBox, ToolError
 from services.worker.work import KINDS, WORK, inline_max_bytes, run_tool_command
@@ -64,7 +65,13 @@ class CommandRunner:
         self._api = api
         self._box = box
         self._settings = settings
-        self._slots = slots or Slots(settings.noetl_worker_max_inflight_commands)
+        self._shared = Shared(
+            api=api,
+            box=box,
+            settings=settings,
+            slots=slots or Slots(settings.noetl_worker_max_inflight_commands),
+            keychain=KeychainEntries(api, box.session),
+        )
         self._cancelled = CancelWatch(api, min(CANCEL_CHECK_SECONDS, settings.noetl_command_heartbeat_interval_seconds))
         self._held: set[int] = set()  # event ids of commands in hand
 
@@ -178,7 +185,7 @@ class CommandRunner:
         Raises:
             ToolError: it failed, or its output is too large.
         """
-        scope = CommandScope(command, self._api, self._box, self._settings, self._slots)
+        scope = CommandScope(command, self._shared)
         try:
             outcome = await WORK.get(command.kind, run_tool_command)(scope)
         except (ApiUnavailableError, ApiRefusedError) as error:

@@ -5,35 +5,87 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from services.worker.api import WorkerApi
 from services.worker.command import Command
 from services.worker.keychain import Keychain, named_entries, render_places
+from services.worker.keychain_entries import KeychainEntries
+from services.worker.limits import KEYCHAIN_REQUEST_SECONDS
 from services.worker.metrics import TOOL_SECONDS
 from services.worker.plain import NotPlainError, to_plain
 from services.worker.redaction import redacted
 from services.worker.slots import Slots
 from services.worker.templates import Renderer, with_references
 from services.worker.tools import TOOLS, ToolBox, ToolCall, ToolError, run_tool
-from services.worker.tools.base import time_limit
+from services.worker.tools.base import part, time_limit
 from shared.platform.settings import WorkerSettings
 
 Path = list[str | int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all commands of a worker share."""
+
+    api: WorkerApi
+    box: ToolBox
+    settings: WorkerSettings
+    slots: Slots
+    keychain: KeychainEntries
+
+
+class SecretsElsewhere:
+    """Credentials and other stores of secrets, for definitions of keychain entries."""
+
+    def __init__(self, box: ToolBox, command: Command) -> None:
+        self._box = box
+        self._command = command
+
+    async def credential(self, name: str) -> Mapping[str, Any]:
+        """Return the fields of a credential.
+
+        Raises:
+            ToolError: it cannot be had.
+        """
+        return (await part(self._box.credentials, "worker", "credentials").get(name, "worker")).fields
+
+    async def secret(self, provider: str, name: str, auth: Any) -> Any:
+        """Return a secret of another store, by the worker's own `secrets` tool.
+
+        Raises:
+            ToolError: it cannot be had.
+        """
+        tool = TOOLS.get("secrets")
+        if tool is None:
+            raise ToolError("worker", "KEYCHAIN", f"secrets of '{provider}' cannot be read by this worker")
+        config = {"provider": provider, "secret": name, **({"auth": auth} if auth else {})}
+        call = ToolCall(
+            kind="secrets",
+            step=self._command.step,
+            config=config,
+            input={},
+            context={},
+            execution_id=self._command.execution_id,
+            timeout_seconds=KEYCHAIN_REQUEST_SECONDS,
+        )
+        answer = await tool(call, self._box)  # not `run_tool`: that would blank out what is wanted
+        return answer.get("value", answer) if isinstance(answer, Mapping) else answer
+
+
 class CommandScope:
     """What is true while one command runs. `names` are those of its templates, with references that can be reached into."""
 
-    def __init__(self, command: Command, api: WorkerApi, box: ToolBox, settings: WorkerSettings, slots: Slots) -> None:
+    def __init__(self, command: Command, shared: Shared) -> None:
         self.command = command
-        self.api = api
-        self.box = box
-        self.settings = settings
+        self.api = shared.api
+        self.box = shared.box
+        self.settings = shared.settings
         self.names: dict[str, Any] = {**with_references(command.render_context), **command.input}
-        self.renderer = Renderer(api)
-        self._keychain = Keychain(api, command)
-        self._slots = slots
+        self.renderer = Renderer(shared.api)
+        self._keychain = Keychain(shared.keychain, SecretsElsewhere(shared.box, command), command, self.renderer)
+        self._slots = shared.slots
         self.keeps_slot = False  # whether it counts as in flight while it sleeps
 
     async def rendered(self, value: Any, names: Mapping[str, Any], *, places: list[Path] | None = None) -> Any:

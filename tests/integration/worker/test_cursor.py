@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from services.worker.command import Command
+from services.worker.keychain_entries import KeychainEntries
 from services.worker.outcome import Outcome
-from services.worker.scope import CommandScope
+from services.worker.scope import CommandScope, Shared
 from services.worker.slots import Slots
 from services.worker.tools import ToolBox, ToolError
 from services.worker.work import run_cursor_command
@@ -55,7 +56,8 @@ def slot(box: ToolBox, *tasks: dict[str, Any], limit: int = 1, index: int = 0, *
         meta={},
         deferred=[],
     )
-    return CommandScope(command, box.api, box, box.settings, Slots(4))
+    keychain = KeychainEntries(box.api, box.session)
+    return CommandScope(command, Shared(api=box.api, box=box, settings=box.settings, slots=Slots(4), keychain=keychain))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rpds import HashTrieMap
 from shared.engine.foreign import RUST_LOOP
 from shared.engine.jsontext import size_of
 from shared.engine.limits import LOOP_RESULTS_BYTES_MAX
-from shared.engine.outcome import nested
+from shared.engine.outcome import failed_output, nested
 from shared.engine.references import as_result, result_ref
 from shared.engine.state import Attempt, Event, LoopState, State, StepRun
 
@@ -222,6 +222,8 @@ def settle(state: State, run: StepRun, index: int, *, response: Any, error: str 
 
 def _with_item(loop: LoopState, index: int, response: Any, error: str | None) -> LoopState:
     results, size = loop.results, loop.results_bytes
+    if error is not None:
+        response = failed_output(error, response)
     if results is not None:
         size += size_of(response)
         results = results.insert(index, response) if size <= LOOP_RESULTS_BYTES_MAX else None

@@ -27,6 +27,7 @@ from shared.engine.changes import (
 from shared.engine.foreign import ALIASES, index_of_command, loop_of_command, loop_of_entry, translated
 from shared.engine.jsontext import size_of
 from shared.engine.outcome import (
+    FAILURES,
     command_of,
     error_text,
     response_of,
@@ -205,9 +206,6 @@ def _timer_fired(state: State, event: Event) -> State:
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 
-_FAILURES = frozenset({"call.error", "command.failed", "command.cancelled"})
-
-
 def _ended(state: State, event: Event) -> State:
     """A command is over, by whichever of its events came first; a later one, or one of an older run, changes nothing.
 
@@ -224,7 +222,7 @@ def _ended(state: State, event: Event) -> State:
     if run is None or attempt is None or attempt.command_id != command_id or run.status != "running":
         return state
     response = response_of(event)
-    failed = event.type in _FAILURES or (event.type == "child.terminated" and event.status != "COMPLETED")
+    failed = event.type in FAILURES or (event.type == "child.terminated" and event.status != "COMPLETED")
     if not failed and "child" not in own_meta(event):  # of a sub-playbook the engine has decided what its end means
         failed = says_error(event, response)
     variables = sequence_variables(response)

@@ -10,6 +10,9 @@ import xxhash
 from shared.engine.references import ResultRef, result_ref
 from shared.engine.state import Event
 
+FAILURES = frozenset(
+    {"call.error", "command.failed", "command.cancelled"}
+)  # events that are errors, whatever they carry
 _FAILED = frozenset({"error", "failed", "timeout"})
 _SEQUENCE_KEYS = frozenset({"_prev", "results", "metrics"})  # of a task sequence's output, by the Python line
 _PREFIXES = ("ctx.", "iter.", "step.", "workload.")
@@ -123,8 +126,17 @@ def _is_sequence(response: Any) -> bool:
 
 
 def item_response(event: Event) -> Any:
-    """Return the output that an event tells, as the state keeps it."""
-    return sequence_result(response_of(event))
+    """Return the output that the end of a loop's item tells, as the loop's result has it."""
+    response = response_of(event)
+    failed = event.type in FAILURES or says_error(event, response)
+    return (
+        failed_output(error_text(event, response), sequence_result(response)) if failed else sequence_result(response)
+    )
+
+
+def failed_output(error: str, response: Any) -> Any:
+    """Return the output of an item that failed; one that has none says why."""
+    return {"status": "error", "error": error} if response is None else response
 
 
 def sequence_variables(response: Any) -> Mapping[str, Any]:

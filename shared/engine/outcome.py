@@ -31,20 +31,16 @@ def says_error(event: Event, response: Any) -> bool:
     status = response.get("status") if isinstance(response, Mapping) else None
     if isinstance(status, str) and status.lower() in ("error", "failed"):
         return True
-    if event.type == "call.done" and str((event.result or {}).get("status", "")).lower() in _FAILED:
-        return True  # the Rust line reports a failed tool under this name
-    inner = _wrapped(event.context) or _wrapped(event.result)
-    return inner is not None and str(inner.get("status", "")).lower() in _FAILED
+    result = event.result or {}
+    told = [result, *(_wrapped(place) for place in (event.context, result, result.get("context")))]
+    return any(place is not None and str(place.get("status", "")).lower() in _FAILED for place in told)
 
 
-def _wrapped(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _wrapped(value: Any) -> Mapping[str, Any] | None:
     """Return the Rust line's `result` inside a payload: `{status, context: {data, ..}}`."""
     inner = value.get("result") if isinstance(value, Mapping) else None
-    return (
-        inner
-        if isinstance(inner, Mapping) and "status" in inner and isinstance(inner.get("context"), Mapping)
-        else None
-    )
+    is_one = isinstance(inner, Mapping) and "status" in inner and isinstance(inner.get("context"), Mapping)
+    return inner if is_one else None
 
 
 def command_of(event: Event) -> int | None:

@@ -123,7 +123,8 @@ class CommandBuilder:
         elif step.tool_kind == "task_sequence":
             config = {**step.tool, "tasks": list(step.tasks)}
         else:
-            config = _with_args({"spec": None, "output": None, **_rendered_tool(step, names)}, given)
+            config = {"spec": None, "output": None, **_rendered_tool(step, names)}
+            config = config if step.is_child else _with_args(config, given)
         tool: Mapping[str, Any] = {} if step.tasks else _with_args(step.tool, step.input)  # tasks: all by the worker
         if step.loop is not None and step.loop.cursor:
             tool = {"cursor": step.loop.cursor}
@@ -140,14 +141,14 @@ class CommandBuilder:
 
 
 def _with_args(tool: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tool whose values stand in `args` alone when they come from several places.
+    """Return a tool whose values stand in `args` alone when they come from several places: the step's wins, then `input`.
 
     The Rust line reads `args` of the context only when the tool has none, and refuses a tool that has `args` and `input`.
     """
     own = [tool[key] for key in ("args", "input") if isinstance(tool.get(key), Mapping)]
     if not own or (len(own) == 1 and not given):
         return dict(tool)
-    merged = {key: value for part in (given, *own) for key, value in part.items()}
+    merged = {key: value for part in (*own, given) for key, value in part.items()}
     return {**{key: value for key, value in tool.items() if key != "input"}, "args": merged}
 
 

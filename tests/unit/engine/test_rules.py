@@ -448,7 +448,13 @@ def test_a_name_is_there(reason: str, template: str, expected: Any) -> None:
     second = "{step: b, input: {y: 2}, tool: {kind: noop, input: {v: %s}}}" % json.dumps(template)
     run = Simulation(document(step("a", "b, args: {x: 1}"), second, workload="{n: 3}"))
     run.do("a", {"r": 9})
-    assert run.context("b")["tool_config"]["input"]["v"] == expected, reason
+    assert run.context("b")["tool_config"]["args"] == {"v": expected, "y": 2}, reason
+
+
+def test_the_input_of_a_step_wins_over_that_of_its_tool_and_that_over_args() -> None:
+    tool = "tool: {kind: noop, args: {a: 1, b: 1, c: 1}, input: {b: 2, c: 2}}"
+    run = Simulation(document("{step: a, input: {c: 3}, %s}" % tool))
+    assert run.context("a")["tool_config"]["args"] == {"a": 1, "b": 2, "c": 3}
 
 
 def test_a_mapping_ctx_in_the_payload_is_variables() -> None:

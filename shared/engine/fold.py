@@ -95,7 +95,7 @@ def _workflow_initialized(state: State, event: Event) -> State:
 
 
 def _terminal(state: State, event: Event) -> State:
-    told = (event.context or {}).get("error")
+    told = (event.context or {}).get("error") or event.meta.get("error")
     error = event.error or (told if isinstance(told, str) else None)
     return replace(state, status=TERMINAL_TYPES[event.type], error=error)
 

@@ -14,7 +14,9 @@ FAILURES = frozenset(
     {"call.error", "command.failed", "command.cancelled"}
 )  # events that are errors, whatever they carry
 _FAILED = frozenset({"error", "failed", "timeout"})
-_SEQUENCE_KEYS = frozenset({"_prev", "results", "metrics"})  # of a task sequence's output, by the Python line
+_SEQUENCE_KEYS = frozenset(
+    {"_prev", "metrics"}
+)  # of a task sequence's output, by the Python line; logs keep no `results`
 _PREFIXES = ("ctx.", "iter.", "step.", "workload.")
 
 

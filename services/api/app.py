@@ -32,6 +32,7 @@ from services.api.routes import (
     catalog,
     commands,
     credentials,
+    dashboard,
     documents,
     editor,
     endings,
@@ -43,9 +44,14 @@ from services.api.routes import (
     keychain,
     results,
     runtime,
+    sql,
     stream,
+    suites,
     tokens,
     variables,
+)
+from services.api.routes import (
+    database as database_routes,
 )
 from services.api.store.database import Database
 from services.api.store.migrate import MigrationError, require_current_schema
@@ -53,6 +59,7 @@ from services.api.store.migrate import migrate as migrate_database
 from services.api.store.stream_batch import WireOptions
 from services.api.store.stream_writer import Committed, StreamWriter
 from services.api.timers import TimerClock
+from services.api.user_sql import UserSql
 from shared.messaging.connection import connect
 from shared.platform.lifecycle import BAD_SETTINGS, read_settings, run_service
 from shared.platform.logging import LOG_FIELDS, configure_logging
@@ -81,11 +88,15 @@ TABLES: tuple[RouteTable, ...] = (
     catalog.routes,
     assistants.routes,
     editor.routes,
+    suites.routes,
     runtime.routes,
     credentials.routes,
     keychain.routes,
     variables.routes,
     results.routes,
+    sql.routes,
+    database_routes.routes,
+    dashboard.routes,
     internal.routes,
     tokens.routes,
     audit.routes,
@@ -292,6 +303,8 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         cipher=Cipher.from_settings(settings),
         playbooks=PlaybookCatalog(database),
         access=await open_access(settings, database, stack),
+        user_sql=UserSql(dsn, timeout_seconds=settings.noetl_sql_timeout_seconds, rows_max=settings.noetl_sql_rows_max),
+        dashboard=dashboard.StatsCache(),
         stopping=stopping,
         started_at_monotonic=time.monotonic(),
     )

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from services.api.crypto import Cipher
     from services.api.identity import IdSource
     from services.api.playbooks import PlaybookCatalog
+    from services.api.routes.dashboard import StatsCache
     from services.api.store.database import Database
     from services.api.store.stream_writer import StreamWriter
     from services.api.timers import TimerClock
+    from services.api.user_sql import UserSql
     from shared.platform.settings import ApiSettings
 
 
@@ -31,6 +33,8 @@ class ApiContext:
     cipher: Cipher
     playbooks: PlaybookCatalog
     access: AccessControl
+    user_sql: UserSql
+    dashboard: StatsCache
     stopping: asyncio.Event
     started_at_monotonic: float
     children: ChildWatch = field(init=False)

@@ -20,6 +20,7 @@ from services.api.http import RouteSpec, RouteTable
 DOCUMENT: web.AppKey[Mapping[str, Any]] = web.AppKey("openapi", Mapping)
 
 _REF = "#/components/schemas/{model}"
+TEXT_IDS = ("suite_id",)  # path parameters that are no numbers in spite of their name
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -49,7 +50,7 @@ def _parameters(spec: RouteSpec) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in _PARAMETER.findall(spec.path):
         schema: dict[str, Any] = {"type": "string"}
-        if name.endswith("_id"):
+        if name.endswith("_id") and name not in TEXT_IDS:
             schema = {"type": "string", "pattern": "^[0-9]{1,19}$", "description": "a positive integer below 2^63"}
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
     if spec.query is not None:

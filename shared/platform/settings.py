@@ -100,6 +100,11 @@ class ApiSettings(CommonSettings, AccessSettings):
     noetl_command_routing_enabled: bool = Field(False, description="publish commands on a subject per pool")
     noetl_registration_strict: bool = Field(False, description="warnings of a playbook keep it from registering (422)")
     noetl_event_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="partitions of event subjects")
+    noetl_sql_write: Literal["never", "asked", "always"] = Field(
+        "asked", description="may SQL of POST /api/postgres/execute write: never, with `allow_write`, or always"
+    )
+    noetl_sql_timeout_seconds: Seconds = Field(30.0, description="time limit of a statement given by a person (s)")
+    noetl_sql_rows_max: Count = Field(10_000, description="rows that such a statement shows at most")
     gcp_project_id: str = Field("", description="Google Cloud project that analyses link to; empty: no links")
     google_cloud_project: str = Field("", description="the same, by its other usual name")
     gke_cluster_name: str = Field("", description="cluster in the links of analyses")

@@ -9,7 +9,19 @@ from types import MappingProxyType
 from typing import Any
 
 from services.worker.redaction import longest_first, redacted
-from services.worker.tools import absent, artifact, duckdb, http, noop, playbook, postgres, python, shell, transfer
+from services.worker.tools import (
+    absent,
+    artifact,
+    duckdb,
+    http,
+    nats,
+    noop,
+    playbook,
+    postgres,
+    python,
+    shell,
+    transfer,
+)
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from shared.platform.tracing import span
 
@@ -27,6 +39,7 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "agent": playbook.run_agent,
         "artifact": artifact.run,
         "result_fetch": artifact.fetch,
+        "nats": nats.run,
         "transfer": transfer.run,
         "shell": shell.run,
         "noop": noop.run,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from services.worker.tools.credentials import Credentials
     from services.worker.tools.oauth import Tokens
     from services.worker.tools.postgres import PostgresPools
+    from shared.messaging.user_nats import UserNats
     from shared.platform.settings import WorkerSettings
 
 T = TypeVar("T")
@@ -117,6 +118,7 @@ class ToolBox:
     postgres: PostgresPools | None = None
     limits: ToolLimits | None = None
     tokens: Tokens | None = None
+    nats: UserNats | None = None
 
 
 def is_true(value: object) -> bool:

@@ -15,6 +15,7 @@ from services.worker.tools.concurrency import ToolLimits, parse_limits
 from services.worker.tools.credentials import Credentials
 from services.worker.tools.oauth import Tokens
 from services.worker.tools.postgres import PostgresPools
+from shared.messaging.user_nats import UserNats
 from shared.platform.settings import WorkerSettings
 
 
@@ -46,4 +47,5 @@ async def open_toolbox(settings: WorkerSettings, api: WorkerApi) -> AsyncIterato
             postgres=await stack.enter_async_context(pools),
             limits=limits,
             tokens=Tokens(session),
+            nats=await stack.enter_async_context(UserNats()),
         )

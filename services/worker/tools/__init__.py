@@ -19,6 +19,7 @@ from services.worker.tools import (
     playbook,
     postgres,
     python,
+    secrets,
     shell,
     transfer,
 )
@@ -40,6 +41,7 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "artifact": artifact.run,
         "result_fetch": artifact.fetch,
         "nats": nats.run,
+        "secrets": secrets.run,
         "transfer": transfer.run,
         "shell": shell.run,
         "noop": noop.run,

@@ -156,6 +156,11 @@ def time_limit(kind: str, config: Mapping[str, Any], default_seconds: float) -> 
     return min(seconds, TOOL_SECONDS_MAX)
 
 
+def environment_value(name: str) -> str | None:
+    """Return a variable of the worker's own environment, which playbooks see only where settings allow it."""
+    return os.environ.get(name)
+
+
 def child_environment() -> dict[str, str]:
     """Return what a child process may see of the worker's environment."""
     return {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}

@@ -60,3 +60,12 @@ TRANSFER_PARTS_AHEAD = 8  # parts of a COPY that the source may be ahead of the 
 TRANSFER_FIELD_MAX_BYTES = 16 << 20  # of one CSV field
 TRANSFER_COLUMNS_MAX = 1600  # of Postgres
 TRANSFER_PATH_PARTS_MAX = 32  # in `data_path` and in the sources of a mapping
+
+# --- secrets and keychain ---------------------------------------------------------------------------------------------
+SECRET_REQUEST_SECONDS = 10.0  # one request to a secret store
+SECRET_MAX_BYTES = 1 << 20  # of one secret
+SECRET_TTL_SECONDS = 3600  # how long the keychain of an execution keeps it
+KEYCHAIN_RENEW_SECONDS = 300.0  # an entry that ends sooner is renewed; the original's NOETL_KEYCHAIN_REFRESH_THRESHOLD
+KEYCHAIN_ATTEMPTS_MAX = 3  # tries to read or store an entry
+KEYCHAIN_DEFINITIONS_MAX = 64  # in one playbook
+PLAYBOOKS_CACHED_MAX = 64  # whose keychain definitions are kept

@@ -10,7 +10,10 @@ from shared.engine.toolkeys import TOOL_KINDS
 from tests.unit.worker.conftest import Call
 
 ENGINE = {"workbook", "iterator", "task_sequence"}  # resolved before a tool is called
-COMING = {"container", "script", "secrets"}
+COMING = {
+    "container",
+    "script",
+}
 
 
 @pytest.mark.parametrize("kind", sorted(ABSENT))

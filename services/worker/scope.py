@@ -20,6 +20,8 @@ from services.worker.slots import Slots
 from services.worker.templates import Renderer, with_references
 from services.worker.tools import TOOLS, ToolBox, ToolCall, ToolError, run_tool
 from services.worker.tools.base import part, time_limit
+from services.worker.tools.credentials import resolved
+from services.worker.tools.secret_stores import read_secret
 from shared.platform.settings import WorkerSettings
 
 Path = list[str | int]
@@ -52,26 +54,22 @@ class SecretsElsewhere:
         return (await part(self._box.credentials, "worker", "credentials").get(name, "worker")).fields
 
     async def secret(self, provider: str, name: str, auth: Any) -> Any:
-        """Return a secret of another store, by the worker's own `secrets` tool.
+        """Return a secret of another store: its value, or its members when it has several.
 
         Raises:
             ToolError: it cannot be had.
         """
-        tool = TOOLS.get("secrets")
-        if tool is None:
-            raise ToolError("worker", "KEYCHAIN", f"secrets of '{provider}' cannot be read by this worker")
-        config = {"provider": provider, "secret": name, **({"auth": auth} if auth else {})}
         call = ToolCall(
             kind="secrets",
             step=self._command.step,
-            config=config,
+            config={},
             input={},
             context={},
             execution_id=self._command.execution_id,
             timeout_seconds=KEYCHAIN_REQUEST_SECONDS,
         )
-        answer = await tool(call, self._box)  # not `run_tool`: that would blank out what is wanted
-        return answer.get("value", answer) if isinstance(answer, Mapping) else answer
+        data = await read_secret(provider, name, await resolved(auth, call, self._box), call, self._box)
+        return data.get("value", data)
 
 
 class CommandScope:

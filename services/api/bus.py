@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.wire.subjects import OUTBOX_KICK_SUBJECT, STREAM_WAKE_SUBJECT
 
@@ -49,6 +49,11 @@ class Bus:
     def attach(self, connection: Connection) -> None:
         """Use `connection` from now on."""
         self._connection = connection
+
+    @property
+    def connection(self) -> Any:
+        """The connection, None until NATS was reached."""
+        return self._connection
 
     @property
     def is_connected(self) -> bool:

@@ -60,13 +60,11 @@ def normalised_status(value: object, fallback: str) -> str:
     return _STATUS_ALIASES.get(upper, upper)
 
 
-def normalise(
-    item: Mapping[str, Any], *, worker_id: str | None, location: Sequence[str | int], inline_max_bytes: int
-) -> IncomingEvent:
+def normalise(item: Mapping[str, Any], *, worker_id: str | None) -> IncomingEvent:
     """Turn one validated event object into an `IncomingEvent`.
 
     Raises:
-        HttpError: 422 when the payload breaks the shape rules of the contract, 413 when the output must go by reference.
+        HttpError: 422 when the payload breaks the shape rules of the contract.
     """
     event_type: str = item["name"]
     payload: Mapping[str, Any] = item.get("payload") or {}
@@ -77,11 +75,6 @@ def normalise(
     status = derived_status(event_type)
     result = _result(payload, status=status, command_id=command_id, worker_id=worker_id)
     response, has_response = _response(event_type, payload)
-    if has_response and len(orjson.dumps(response, default=str)) > inline_max_bytes:
-        raise HttpError(
-            413,
-            f"{'.'.join(map(str, location))}.payload.response is over {inline_max_bytes} bytes: PUT /api/result first",
-        )
     return IncomingEvent(
         event_type=event_type,
         step=item["step"],

@@ -25,6 +25,7 @@ DUPLICATE_STARTS = Counter("noetl_executions_duplicate", "Starts answered with a
 EXECUTIONS_ENDED = Counter("noetl_executions_ended", "Executions ended", ["status"])
 CHILDREN_ENDED = Counter("noetl_child_executions_ended", "Sub-playbooks whose parent was told of their end", ["status"])
 TIMERS_FIRED = Counter("noetl_timers_fired", "Durable timers that came due")
+RESULTS_OFFLOADED = Counter("noetl_results_offloaded", "Outputs sent inline that were stored by reference")
 OUTBOX_CLAIMED = Counter("noetl_outbox_claimed_rows", "Outbox rows handed to publishers")
 STREAM_READERS = Counter("noetl_event_stream_opened", "Event streams (SSE) opened")
 AUDIT_LOST = Counter("noetl_audit_lost_rows", "Audit rows lost because the database was away for too long")

@@ -1,7 +1,8 @@
 """Data by reference: what a template or a worker reaches for when it is not at hand.
 
-Three things have a locator: a stored result, the results of a loop too many to keep in the state, and a large value of an
-execution's workload. The latter two are read from the log, which has them for as long as the execution exists.
+Four things have a locator: a stored result, one that a worker of the original keeps in NATS, the results of a loop too many to
+keep in the state, and a large value of an execution's workload. The last two are read from the log, which has them for as
+long as the execution exists.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import orjson
 from services.api.store import results as store
 from services.api.store.queries import queries
 from shared.engine import Event, item_response, loop_result
+from shared.messaging.original_results import UnreadableResultError, key_of, read_result
 from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
@@ -39,13 +41,24 @@ async def resolve(context: ApiContext, locator: str) -> bytes | None:
     ids = store.parse_reference(locator)
     if ids is not None:
         text = await store.data_of(context.database, execution_id=ids[0], result_id=ids[1])
-        return None if text is None else text.encode()
+        if text is not None:
+            return text.encode()
+    if (key := key_of(locator)) is not None and context.bus.connection is not None:
+        return await _original(context.bus.connection, key)
     if (match := _LOOP.fullmatch(locator)) and (execution_id := parse_id(match[1])) is not None:
         return await _loop(context, execution_id, match[2])
     if (match := _WORKLOAD.fullmatch(locator)) and (execution_id := parse_id(match[1])) is not None:
         text = await context.database.fetchval(_SQL["workload_value"], execution_id, match[2])
         return None if text is None else str(text).encode()
     return None
+
+
+async def _original(connection: Any, key: str) -> bytes | None:
+    """Return a result that a worker of the original keeps in NATS."""
+    try:
+        return await read_result(connection, key)
+    except UnreadableResultError as error:
+        raise TooLargeError(str(error)) from error
 
 
 async def _loop(context: ApiContext, execution_id: int, loop_id: str) -> bytes | None:

@@ -69,6 +69,8 @@ def with_run(names: dict[str, Any], *, step: str, run: StepRun | None, event: st
         "output": output,
         "outcome": output,
     }
+    if run is not None:
+        found.setdefault("result", run.response)
     if run is not None and run.status == "failed":
         found |= {"error": run.error, run.step: as_result(run.response)}
     return found

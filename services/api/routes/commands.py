@@ -26,9 +26,9 @@ routes = RouteTable("commands")
 _SQL = queries("execution")
 
 
-async def _command(call: Call) -> Row:
+async def _command(call: Call, server_url: str | None = None) -> Row:
     event_id = call.path_id("event_id")
-    row = await call.context.database.fetchrow(_SQL["command_by_event"], event_id)
+    row = await call.context.database.fetchrow(_SQL["command_by_event"], event_id, server_url)
     if row is None:
         raise not_found(f"command not found: {event_id}")
     return row
@@ -64,8 +64,8 @@ async def get_command(call: Call) -> web.StreamResponse:
 async def claim_command(call: Call) -> web.StreamResponse:
     """Claim the command for a worker, or say with 409 why the message can be dropped."""
     body: ClaimBody = call.body
-    row = await _command(call)
     settings = call.context.settings
+    row = await _command(call, settings.noetl_server_url)
     operation = ClaimCommand(
         row["execution_id"],
         row["command_id"],

@@ -10,12 +10,14 @@ from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, reply, unprocessable
 from services.api.ingest import normalise, share_command_id
 from services.api.models import BatchBody, EventBody
+from services.api.oversize import by_reference
 from services.api.store.append import Appended, AppendEvents
 from services.api.store.queries import queries
 
 routes = RouteTable("events")
 
 _SQL = queries("stream")
+EVENTS_BODY_BYTES_MAX = 12 << 20  # the original's Python worker sends outputs of up to 10 MiB inline
 KEY_CHARS_MAX = 1024  # it is a key of a B-tree index, whose entries have 2704 bytes at most
 _KEY_HEADER = (("Idempotency-Key", "a repetition under the same key stores nothing twice and is answered as before"),)
 
@@ -49,6 +51,7 @@ def _lease(call: Call) -> timedelta:
     body=EventBody,
     headers=_KEY_HEADER,
     errors=(404, 413, 503),
+    body_bytes_max=EVENTS_BODY_BYTES_MAX,
 )
 async def post_event(call: Call) -> web.StreamResponse:
     """Store one event; the answer follows the commit."""
@@ -56,14 +59,12 @@ async def post_event(call: Call) -> web.StreamResponse:
     event = normalise(
         body.model_dump(exclude={"execution_id"}),
         worker_id=body.worker_id,
-        location=["body"],
-        inline_max_bytes=call.context.settings.noetl_event_inline_max_bytes,
     )
     request_id = call.context.ids.next()
     appended = await call.context.writer.submit(
         AppendEvents(
             body.execution_id,
-            [event],
+            await by_reference(call.context, body.execution_id, [event]),
             request_id=request_id,
             idempotency_key=_idempotency_key(call),
             lease=_lease(call),
@@ -82,6 +83,7 @@ async def post_event(call: Call) -> web.StreamResponse:
     status=202,
     headers=_KEY_HEADER,
     errors=(404, 413, 503),
+    body_bytes_max=EVENTS_BODY_BYTES_MAX,
 )
 async def post_batch(call: Call) -> web.StreamResponse:
     """Store a batch atomically; the same Idempotency-Key stores nothing twice and gets the same answer."""
@@ -98,8 +100,6 @@ async def post_batch(call: Call) -> web.StreamResponse:
                 normalise(
                     item.model_dump(),
                     worker_id=body.worker_id,
-                    location=["body", "events", index],
-                    inline_max_bytes=settings.noetl_event_inline_max_bytes,
                 )
                 for index, item in enumerate(body.events)
             ]
@@ -109,9 +109,10 @@ async def post_batch(call: Call) -> web.StreamResponse:
             raise
         raise HttpError(422, {"code": "enqueue_error", "message": error.detail}) from error
     key = _idempotency_key(call)
+    sent = await by_reference(call.context, body.execution_id, events)
     appended = await call.context.writer.submit(
         AppendEvents(
-            body.execution_id, events, request_id=call.context.ids.next(), idempotency_key=key, lease=_lease(call)
+            body.execution_id, sent, request_id=call.context.ids.next(), idempotency_key=key, lease=_lease(call)
         )
     )
     return reply(

@@ -188,14 +188,26 @@ async def test_a_first_step_that_cannot_be_rendered_is_refused(api: RunningApi) 
     assert (await api.request("GET", "/api/executions"))[1] == []
 
 
-async def test_an_output_over_the_inline_limit_is_413_and_stores_nothing(api: RunningApi) -> None:
+async def test_an_output_over_the_inline_limit_is_stored_by_reference(api: RunningApi) -> None:
     execution = await api.start(LINEAR)
-    before = await api.log(execution)
-    event = {"execution_id": execution, "step": "start", "name": "call.done", "payload": {"response": "x" * 300_000}}
+    event = {
+        "execution_id": execution,
+        "step": "start",
+        "name": "call.done",
+        "payload": {"response": {"t": "x" * 300_000}},
+    }
     status, answer = await api.request("POST", "/api/events", event)
-    assert status == 413, answer
-    assert "PUT /api/result" in str(answer["detail"])
-    assert await api.log(execution) == before
+    assert status == 200, answer
+    stored = (await api.log(execution))[-1]
+    assert stored["context"] is None
+    locator = stored["result"]["reference"]["locator"]
+    status, data = await api.request("GET", "/api/result/resolve", params={"ref": locator})
+    assert (status, data) == (200, {"t": "x" * 300_000})
+
+
+async def test_a_large_output_of_an_unknown_execution_is_404(api: RunningApi) -> None:
+    event = {"execution_id": 12345, "step": "start", "name": "call.done", "payload": {"response": "x" * 300_000}}
+    assert (await api.request("POST", "/api/events", event))[0] == 404
 
 
 @pytest.mark.parametrize("key", ["x" * 1025, "kläy", "a\tb"])

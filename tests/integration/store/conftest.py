@@ -91,7 +91,7 @@ class Store:
         if command_id is not None:
             payload["command_id"] = command_id
         item = {"step": "step_0", "name": name, "payload": payload, **fields}
-        return normalise(item, worker_id=worker, location=["body"], inline_max_bytes=1 << 20)
+        return normalise(item, worker_id=worker)
 
     async def report(
         self,

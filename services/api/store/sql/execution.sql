@@ -157,8 +157,11 @@ SELECT stream_version
  LIMIT 1;
 
 -- name: command_by_event
--- What a claim answers; immutable after insert, so read outside the lock. $1 command.issued event id bigint
-SELECT execution_id, command_id, event_id, step_name, tool_kind, context::text AS context, meta
+-- What a claim answers; immutable after insert, so read outside the lock. The original's Python worker looks for the server
+-- in the context. $1 command.issued event id bigint, $2 URL of the API text, NULL: the context as it is stored
+SELECT execution_id, command_id, event_id, step_name, tool_kind,
+       CASE WHEN $2::text IS NOT NULL AND context ? 'render_context'
+            THEN jsonb_set(context, '{render_context,server_url}', to_jsonb($2::text)) ELSE context END::text AS context, meta
   FROM noetl.command
  WHERE event_id = $1
  LIMIT 1;

@@ -184,6 +184,9 @@ class WorkerSettings(CommonSettings):
     noetl_worker_postgres_connections: Annotated[int, Field(ge=1, le=256)] = Field(
         8, description="connections to one database of postgres tools"
     )
+    kubeconfig: str = Field("", description="cluster of container and script tools; empty: the one around the worker")
+    kubernetes_service_host: str = Field("", description="set by Kubernetes in its pods")
+    kubernetes_service_port: str = Field("443", description="set by Kubernetes in its pods")
     noetl_keychain_env_vars: str = Field("", description="variables that secrets tools may read, with commas")
     noetl_worker_postgres_auth: str = Field("", description="credential of postgres tools that name none")
     noetl_worker_metrics_port: Port = Field(9104, description="port of /metrics; 0 = any free port")

@@ -12,6 +12,7 @@ from services.worker.redaction import longest_first, redacted
 from services.worker.tools import (
     absent,
     artifact,
+    container,
     duckdb,
     http,
     nats,
@@ -41,6 +42,8 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "artifact": artifact.run,
         "result_fetch": artifact.fetch,
         "nats": nats.run,
+        "container": container.run,
+        "script": container.run,
         "secrets": secrets.run,
         "transfer": transfer.run,
         "shell": shell.run,

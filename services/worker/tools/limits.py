@@ -66,3 +66,16 @@ SECRET_REQUEST_SECONDS = 10.0  # one request to a secret store
 SECRET_MAX_BYTES = 1 << 20  # of one secret
 SECRET_TTL_SECONDS = 3600  # how long the keychain of an execution keeps it
 KEYCHAIN_ATTEMPTS_MAX = 3  # tries to store an entry
+
+# --- container and script (Kubernetes) --------------------------------------------------------------------------------
+KUBERNETES_REQUEST_SECONDS = 10.0  # one request to the API server
+KUBERNETES_ATTEMPTS_MAX = 5  # looks at a job that may fail in a row
+KUBERNETES_ANSWER_MAX_BYTES = 4 << 20
+KUBERNETES_WAIT_SECONDS = 0.2  # before the second look at a job; grows to
+KUBERNETES_WAIT_MAX_SECONDS = 5.0
+KUBERNETES_WAIT_GROWTH = 1.6
+KUBERNETES_LOG_MAX_BYTES = 1 << 20  # of a job's output
+KUBERNETES_SCRIPT_MAX_BYTES = 100_000  # of a script: it travels as one argument, of which Linux takes 128 KiB
+KUBERNETES_TTL_SECONDS = 600  # how long the cluster keeps a finished job, without `ttl_seconds`
+KUBERNETES_BACKOFF_MAX = 10  # retries by the cluster
+KUBERNETES_LOG_TAIL_CHARS = 500  # end of the output in the error text

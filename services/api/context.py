@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from services.api.identity import IdSource
     from services.api.playbooks import PlaybookCatalog
     from services.api.routes.dashboard import StatsCache
+    from services.api.routes.system import MemoryProfiler
     from services.api.store.database import Database
     from services.api.store.stream_writer import StreamWriter
     from services.api.timers import TimerClock
@@ -35,6 +36,7 @@ class ApiContext:
     access: AccessControl
     user_sql: UserSql
     dashboard: StatsCache
+    profiler: MemoryProfiler
     stopping: asyncio.Event
     started_at_monotonic: float
     children: ChildWatch = field(init=False)

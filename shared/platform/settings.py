@@ -105,6 +105,12 @@ class ApiSettings(CommonSettings, AccessSettings):
     )
     noetl_sql_timeout_seconds: Seconds = Field(30.0, description="time limit of a statement given by a person (s)")
     noetl_sql_rows_max: Count = Field(10_000, description="rows that such a statement shows at most")
+    mcp_playbook_call_timeout_seconds: Seconds = Field(
+        90.0, description="wait of an MCP tools/call for its playbook (s)"
+    )
+    noetl_mcp_discovery_hosts: str = Field(
+        "", description="hosts (comma-separated) whose tool lists are read in spite of a private address"
+    )
     gcp_project_id: str = Field("", description="Google Cloud project that analyses link to; empty: no links")
     google_cloud_project: str = Field("", description="the same, by its other usual name")
     gke_cluster_name: str = Field("", description="cluster in the links of analyses")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.e2e import playbooks
 from tests.support.stack import Stack
 
@@ -63,6 +65,26 @@ async def test_an_analyser_reports_on_an_execution(stack: Stack) -> None:
     assert answer["ai_raw_output"]["terminal_event"]["event_type"] == "playbook.completed"
     _, shown = await stack.request("GET", f"/api/executions/{answer['ai_execution_id']}/status")
     assert shown["status"] == "COMPLETED"
+
+
+async def test_a_playbook_is_called_as_a_tool(stack: Stack) -> None:
+    await stack.register(playbooks.LINEAR)
+    await stack.register(playbooks.FAILING)
+
+    async def call(path: str, name: str) -> dict[str, Any]:
+        params = {"name": name, "arguments": {"name": "Grace"}}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        status, answer = await stack.request("POST", f"/api/mcp/playbook/{path}/jsonrpc", body)
+        assert status == 200
+        return dict(answer["result"])
+
+    result = await call("e2e/linear", "linear")
+    assert (result["isError"], result["content"][0]["type"]) == (False, "text")
+    assert "HELLO, GRACE!" in result["content"][0]["text"]
+    assert result["_meta"]["noetl_path"] == "e2e/linear"
+    failed = await call("e2e/failing", "failing")
+    assert failed["isError"] is True
+    assert "boom" in failed["content"][0]["text"]
 
 
 async def test_an_explainer_sees_the_playbook(stack: Stack) -> None:

@@ -12,6 +12,12 @@ MASKS: tuple[Mask, ...] = (
     Mask(route="GET /openapi.json", at="*", kind=MaskKind.ANY, reason="each server documents itself"),
     Mask(route="GET /api/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),
     Mask(route="GET /api/threads", at="*", kind=MaskKind.TYPE, reason=_MACHINE),
+    Mask(
+        route="GET /api/profiler/status",
+        at="/memray_available",
+        kind=MaskKind.TYPE,
+        reason="whether the profiler is installed on the machine",
+    ),
     Mask(route="GET /api/pool/status", at="/*", kind=MaskKind.TYPE, reason=_MACHINE),
     Mask(route="GET /api/result/stats", at="/*", kind=MaskKind.TYPE, reason=_MEMORY),
     Mask(route="GET /api/temp/stats", at="/*", kind=MaskKind.TYPE, reason=_MEMORY),

@@ -123,6 +123,12 @@ class StatusQuery(Lax):
     full: bool = False
 
 
+class CancellationQuery(Lax):
+    """Query of `GET /api/executions/{execution_id}/cancellation-check`."""
+
+    commands: bool = Field(False, description="list commands, too, that were given up while a worker had them")
+
+
 class StreamQuery(Lax):
     """Query of the event stream."""
 

@@ -22,6 +22,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
+from services.worker.cancelling import Cancelled
 from services.worker.limits import (
     BACKOFF_MAX_SECONDS,
     BACKOFF_SECONDS,
@@ -165,11 +166,15 @@ class WorkerApi:
         body = orjson.dumps({**event, "execution_id": str(execution_id), "worker_id": self.worker_id})
         await self._once("POST", "/api/events", body, seconds=HEARTBEAT_REQUEST_SECONDS)
 
-    async def is_cancelled(self, execution_id: int) -> bool:
-        """Return whether the execution has been cancelled."""
-        path = f"/api/executions/{execution_id}/cancellation-check"
+    async def cancelled(self, execution_id: int) -> Cancelled:
+        """Return what of an execution has been cancelled."""
+        path = f"/api/executions/{execution_id}/cancellation-check?commands=true"
         answer = await self._once("GET", path, None, seconds=HEARTBEAT_REQUEST_SECONDS)
-        return isinstance(answer, dict) and answer.get("cancelled") is True
+        if not isinstance(answer, dict):
+            return Cancelled()
+        listed = answer.get("cancelled_commands")  # the original does not know it
+        commands = frozenset(listed) if isinstance(listed, list) else frozenset()
+        return Cancelled(whole=answer.get("cancelled") is True, commands=commands)
 
     async def put_result(self, execution_id: int, step: str, encoded: bytes) -> Json:
         """Store an output (JSON text) and return the reference that an event carries instead of it."""

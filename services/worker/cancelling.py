@@ -1,4 +1,4 @@
-"""Finds out that an execution was cancelled while its tools run."""
+"""Finds out that an execution, or a command, was cancelled while its tool runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """What of an execution has been cancelled: the whole, or some commands of it (those that took too long)."""
+
+    whole: bool = False
+    commands: frozenset[int] = frozenset()
+
+    def covers(self, command_id: int) -> bool:
+        """Whether a command is among it."""
+        return self.whole or command_id in self.commands
+
+
 class KnowsCancelled(Protocol):
     """Who can be asked, as `services.worker.api.WorkerApi`."""
 
-    async def is_cancelled(self, execution_id: int) -> bool:
-        """Whether the execution was cancelled."""
+    async def cancelled(self, execution_id: int) -> Cancelled:
+        """Return what was cancelled."""
 
 
 @dataclass(slots=True)
@@ -28,7 +40,7 @@ class _Asked:
 
     waiting: int = 0
     at: float = -math.inf
-    cancelled: bool = False
+    cancelled: Cancelled = Cancelled()
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -40,15 +52,15 @@ class CancelWatch:
         self._interval = interval_seconds
         self._asked: dict[int, _Asked] = {}
 
-    async def until_cancelled(self, execution_id: int) -> None:
-        """Return as soon as the execution is known to be cancelled; else never."""
+    async def until_cancelled(self, execution_id: int, command_id: int) -> None:
+        """Return as soon as the execution, or this command of it, is known to be cancelled; else never."""
         asked = self._asked.setdefault(execution_id, _Asked())
         asked.waiting += 1
         try:
-            while not asked.cancelled:
+            while not asked.cancelled.covers(command_id):
                 await asyncio.sleep(self._interval)
                 async with asked.asking:
-                    if not asked.cancelled and time.monotonic() - asked.at >= self._interval / 2:
+                    if time.monotonic() - asked.at >= self._interval / 2:
                         asked.cancelled = await self._ask(execution_id)
                         asked.at = time.monotonic()
         finally:
@@ -56,9 +68,9 @@ class CancelWatch:
             if not asked.waiting:
                 self._asked.pop(execution_id, None)
 
-    async def _ask(self, execution_id: int) -> bool:
+    async def _ask(self, execution_id: int) -> Cancelled:
         try:
-            return await self._api.is_cancelled(execution_id)
+            return await self._api.cancelled(execution_id)
         except (ApiUnavailableError, ApiRefusedError) as error:
             log.info("cannot tell whether cancelled", extra={"execution_id": execution_id, "error": str(error)})
-            return False
+            return Cancelled()

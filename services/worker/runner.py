@@ -155,9 +155,9 @@ class CommandRunner:
             await pause(reported, interval)
 
     async def _stop_when_cancelled(self, command: Command, tool: asyncio.Task[Outcome]) -> None:
-        await self._cancelled.until_cancelled(command.execution_id)
+        await self._cancelled.until_cancelled(command.execution_id, command.command_id)
         if not tool.done():
-            log.info("execution cancelled; stopping its tool", extra=command.log_fields())
+            log.info("cancelled; stopping its tool", extra=command.log_fields())
             tool.cancel()
 
     async def _outcome(self, command: Command) -> Outcome:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tests.support.stack import Stack
@@ -150,3 +152,19 @@ async def test_a_large_loop_result_is_kept_by_reference_and_can_be_reached(stack
     status = await run(stack, text)
     assert status["status"] == "COMPLETED", status["error"]
     assert await result(stack, status) == {"last": 39, "count": 40}
+
+
+async def test_the_tool_of_a_step_that_took_too_long_is_stopped(stack: Stack, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    text = playbook(
+        "stopped",
+        f"{{step: start, spec: {{timeout: 0.2}}, tool: {{kind: shell, cmd: 'echo $$ > {tmp_path}/pid; exec sleep 60'}}, "
+        "next: {arcs: [{step: rescue, when: \"{{ output.status == 'error' }}\"}]}}",
+        "{step: rescue, tool: {kind: noop}}",
+    )
+    status = await run(stack, text)
+    assert status["status"] == "COMPLETED", status
+    pid = int((tmp_path / "pid").read_text())
+    async with asyncio.timeout(30):
+        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - another process's end
+            await asyncio.sleep(0.05)

@@ -11,7 +11,7 @@ from services.api import views
 from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.metrics import EXECUTIONS_ENDED
-from services.api.models import CancelBody, DetailQuery, ListQuery, PageQuery, StatusQuery
+from services.api.models import CancelBody, CancellationQuery, DetailQuery, ListQuery, PageQuery, StatusQuery
 from services.api.original import original_life
 from services.api.redaction import redact
 from services.api.store.lifecycle import CancelExecution
@@ -140,24 +140,30 @@ async def events(call: Call) -> web.StreamResponse:
     "/api/executions/{execution_id}/cancellation-check",
     "Has it been cancelled?",
     role=Access.VIEWER,
+    query=CancellationQuery,
     errors=(404,),
 )
 async def cancellation_check(call: Call) -> web.StreamResponse:
-    """Answer from the execution's status; the newest event is shown beside it."""
+    """Answer from the execution's status; the newest event is shown beside it.
+
+    With `commands`, `cancelled_commands` has the ids of those that took too long: their tools can stop.
+    """
     execution_id = call.path_id("execution_id")
     row = await execution_header(call, execution_id)
     newest = await call.context.database.fetchrow(_SQL["newest_event"], execution_id)
     status_text = row["status"]
-    return reply(
-        {
-            "execution_id": str(execution_id),
-            "status": status_text,
-            "event_type": None if newest is None else newest["event_type"],
-            "cancelled": status_text == "CANCELLED",
-            "completed": status_text == "COMPLETED",
-            "failed": status_text == "FAILED",
-        }
-    )
+    answer: dict[str, Any] = {
+        "execution_id": str(execution_id),
+        "status": status_text,
+        "event_type": None if newest is None else newest["event_type"],
+        "cancelled": status_text == "CANCELLED",
+        "completed": status_text == "COMPLETED",
+        "failed": status_text == "FAILED",
+    }
+    if call.query.commands:
+        rows = await call.context.database.fetch(_SQL["cancelled_commands"], execution_id)
+        answer["cancelled_commands"] = [item["command_id"] for item in rows]
+    return reply(answer)
 
 
 @routes.add(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.worker.app import consumer_specs
-from services.worker.cancelling import CancelWatch
+from services.worker.cancelling import Cancelled, CancelWatch
 from services.worker.limits import SLEEPERS_MAX
 from services.worker.slots import Slots
 from shared.platform.errors import ApiUnavailableError
@@ -86,17 +86,25 @@ class Asked:
     def __init__(self) -> None:
         self.times = 0
 
-    async def is_cancelled(self, execution_id: int) -> bool:
+    async def cancelled(self, execution_id: int) -> Cancelled:
         self.times += 1
         if self.times == 2:
             raise ApiUnavailableError("away")
-        return self.times > 2
+        return Cancelled(whole=self.times > 3, commands=frozenset({1}) if self.times == 3 else frozenset())
 
 
 async def test_one_question_answers_all_commands_of_an_execution() -> None:
     api = Asked()
     watch = CancelWatch(api, 0.02)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for _ in range(50):
-            group.create_task(watch.until_cancelled(7))
-    assert api.times == 3
+        for number in range(2, 52):
+            group.create_task(watch.until_cancelled(7, number))
+    assert api.times == 4
+
+
+async def test_a_command_that_was_given_up_is_told_apart() -> None:
+    api = Asked()
+    watch = CancelWatch(api, 0.02)
+    async with asyncio.timeout(10):
+        await watch.until_cancelled(7, 1)
+    assert api.times == 3, "the rest of the execution goes on"

@@ -156,6 +156,15 @@ SELECT stream_version
  ORDER BY event_id DESC
  LIMIT 1;
 
+-- name: cancelled_commands
+-- Commands that were given up while a worker had them, the newest first; a worker that still runs one asks within the hour.
+-- $1 execution id bigint
+SELECT command_id
+  FROM noetl.command
+ WHERE execution_id = $1 AND status = 'CANCELLED' AND worker_id IS NOT NULL AND completed_at > now() - interval '1 hour'
+ ORDER BY completed_at DESC
+ LIMIT 1000;
+
 -- name: command_by_event
 -- What a claim answers; immutable after insert, so read outside the lock. The original's Python worker looks for the server
 -- in the context. $1 command.issued event id bigint, $2 URL of the API text, NULL: the context as it is stored

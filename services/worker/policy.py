@@ -88,7 +88,9 @@ def _rules(raw: Any, where: str) -> list[Rule]:
     if "expr" in raw:
         raise PolicyError("Policy rule uses 'expr' which is not allowed. Use 'when'.")
     found = [Rule(raw.get("when"), _then(raw["then"], where))] if "then" in raw else []
-    if "else" in raw:
+    if raw.get("else") is not None or (
+        "else" in raw and not found
+    ):  # `else:` over an indented `then:` is nothing itself
         other = raw["else"]
         found.append(Rule(None, _then(other.get("then", other) if isinstance(other, Mapping) else None, where)))
     return found or [Rule(None, _then(None, where))]
@@ -129,7 +131,8 @@ def action_of(then: Mapping[str, Any]) -> Action:
         do=do,
         to=str(then["to"]) if then.get("to") not in (None, "") else None,
         attempts=int(min(_number(then, "attempts", RETRY_ATTEMPTS, least=1), RETRY_ATTEMPTS_MAX)),
-        backoff=str(then.get("backoff") or "none").lower(),
+        # A delay without a backoff is meant to be waited for; the original waits not at all then.
+        backoff=str(then.get("backoff") or ("none" if then.get("delay") is None else "fixed")).lower(),
         delay=_number(then, "delay", RETRY_DELAY_SECONDS),
         max_delay=_number(then, "max_delay", RETRY_DELAY_SECONDS_MAX),
         set=given or {},

@@ -40,6 +40,16 @@ class Output(dict[str, Any]):
         raise KeyError(key)
 
 
+class HttpAnswer(StepResult):
+    """An HTTP result in `output.data`: what it lacks is looked for in the body, which authors write directly as well."""
+
+    def __missing__(self, key: str) -> Any:
+        body = self.get("body") if "body" in self else self.get("data")
+        if isinstance(body, Mapping) and key in body:
+            return body[key]
+        return super().__missing__(key)
+
+
 class RawOutput(StepResult):
     """The `output` of a task for its own `set`: the tool's result itself; what it lacks is that of the rules' `output`."""
 
@@ -77,7 +87,7 @@ def envelope(ended: Ended, previous_task: str | None) -> Output:
         data = data["data"]  # a failed tool's partial output, as http's answer
     output = Output(
         status="error" if ended.failed else "ok",
-        data=as_names(data),
+        data=HttpAnswer(data) if ended.kind == "http" and type(data) is dict else as_names(data),
         error=error,
         ref=data.get("reference") if isinstance(data, ResultRef) else None,
         meta={"attempt": ended.attempt, "duration_ms": ended.duration_ms, "kind": ended.kind},

@@ -31,11 +31,18 @@ def bare_key(key: str) -> str:
 def says_error(event: Event, response: Any) -> bool:
     """Whether the output calls itself an error, whatever the event is called."""
     status = response.get("status") if isinstance(response, Mapping) else None
+    if _is_agent(response):
+        return False
     if isinstance(status, str) and status.lower() in ("error", "failed"):
         return True
     result = event.result or {}
     told = [result, *(_wrapped(place) for place in (event.context, result, result.get("context")))]
     return any(place is not None and str(place.get("status", "")).lower() in _FAILED for place in told)
+
+
+def _is_agent(response: Any) -> bool:
+    """Whether this is the envelope of an agent, whose failure is an answer: only its event can make it an error."""
+    return isinstance(response, Mapping) and "framework" in response and "entrypoint" in response
 
 
 def _wrapped(value: Any) -> Mapping[str, Any] | None:

@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 FIXTURES = sorted((GOLDEN / "playbooks").rglob("*.yaml"))
 RUNS = sorted((GOLDEN / "runs").glob("*/playbook.yaml"))
+ENGINE_RUNS = sorted((GOLDEN / "engine").glob("*.json"))
 RUN_CHILDREN = sorted((GOLDEN / "runs").glob("*/dep_*.yaml"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 PLAYBOOKS = [*FIXTURES, *RUNS, *RUN_CHILDREN, *EXAMPLES]

@@ -273,6 +273,8 @@ def rendered(expression: str, *, payload: dict[str, Any] | None = None, response
         ("[{{ workload.n }}, {{ a.n }}]", [1, 7]),
         ("{{ '00' }}7", "007"),
         ("{{ steps.a.n }}", 7),
+        ("{{ result.n }}", 7),  # of the step before, as older playbooks write it
+        ("{{ output.data.n }}", 7),
         ("{{ nowhere | default(5) }}", 5),
         ("{{ execution_id }}", "1000001"),
         ("{{ a.n > 3 and workload.n == 1 }}", True),

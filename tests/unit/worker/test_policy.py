@@ -46,6 +46,7 @@ async def holds(condition: Any) -> bool:
         ([{"when": "no", "then": {"do": "fail"}}, {"else": {"do": "break"}}], False, "break"),  # else without then
         ([{"when": "no", "then": {"do": "fail"}, "else": {"do": "break"}}], False, "break"),  # both in one entry
         ([{"when": "yes", "then": {"do": "fail"}, "else": {"do": "break"}}], False, "fail"),
+        ([{"else": None, "then": {"do": "break"}}], False, "break"),  # an `else:` whose `then` is not indented enough
     ],
 )
 async def test_the_first_rule_that_matches_decides(given: list[Any], failed: bool, do: str) -> None:
@@ -61,6 +62,7 @@ async def test_the_first_rule_that_matches_decides(given: list[Any], failed: boo
         ({"when": "x"}, "needs `then`"),
         ({"then": {}}, "must have 'do'"),
         ({"else": "break"}, "needs `then`"),
+        ({"else": None}, "needs `then`"),
         ("break", "must be a mapping"),
     ],
 )
@@ -80,6 +82,7 @@ def test_rules_must_be_a_list() -> None:
     [
         ({}, 1, 0.0),  # the original's default is no backoff, which waits not at all
         ({"backoff": "none", "delay": 9}, 1, 0.0),
+        ({"delay": 2}, 3, 2.0),  # a delay that stands there is meant; the original drops it
         ({"backoff": "fixed", "delay": 2}, 3, 2.0),
         ({"backoff": "whatever", "delay": 2}, 3, 2.0),
         ({"backoff": "linear", "delay": "0.5"}, 3, 1.5),

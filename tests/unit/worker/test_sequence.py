@@ -176,6 +176,13 @@ async def test_set_of_a_rule_and_of_a_task() -> None:
     assert result["ctx"] == {"plain": 7, "s": "x", "raw": [1, 2], "deep": {"old": 1, "code": 200}, "ok": "ok"}
 
 
+async def test_the_body_of_an_http_answer_is_reached_with_and_without_its_name() -> None:
+    names = {"a": "output.data.data.rows", "b": "output.data.rows"}
+    then = {"do": "continue", "set": {f"ctx.{key}": f"{{{{ {path} }}}}" for key, path in names.items()}}
+    result = await run(Scripted({"http": [http(200, {"rows": [1, 2]})]}), task("fetch", "http", {"then": then}))
+    assert result["ctx"] == {"a": [1, 2], "b": [1, 2]}
+
+
 async def test_retry_until_it_works() -> None:
     rule = {
         "when": "{{ output.error.retryable }}",

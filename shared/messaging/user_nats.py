@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -285,6 +285,12 @@ class _Open:
     client: Client
     users: int = 0
     used_at: float = 0.0
+    waiting: set[asyncio.Timeout] = field(default_factory=set)  # those that use it now; a lost connection wakes them
+
+    async def lost(self) -> None:
+        """Wake up who waits for an answer that will not come."""
+        for limit in self.waiting:
+            limit.reschedule(asyncio.get_running_loop().time())
 
 
 class UserNats:
@@ -308,14 +314,22 @@ class UserNats:
         """Lend a connection.
 
         Raises:
-            UserNatsError: the server cannot be reached or refuses the login.
+            UserNatsError: the server cannot be reached or refuses the login, or the connection was lost.
         """
         async with self._connecting:
             kept = await self._connected(target)
         kept.users += 1
+        limit = asyncio.timeout(None)
+        kept.waiting.add(limit)
         try:
-            yield NatsSession(kept.client)
+            async with limit:
+                yield NatsSession(kept.client)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise UserNatsError("CONNECTION", f"the connection to {target.url} was lost", retryable=True) from error
         finally:
+            kept.waiting.discard(limit)
             kept.users -= 1
             kept.used_at = time.monotonic()
 
@@ -329,15 +343,18 @@ class UserNats:
                 await _close(self._open.pop(key).client)
         found = self._open.get(target)
         if found is None or not found.client.is_connected:
-            found = self._open[target] = _Open(await _connect(target))
+            found = self._open[target] = _Open(Client())
+            try:
+                await _connect(found.client, target, found.lost)
+            except BaseException:
+                self._open.pop(target, None)
+                raise
         self._open.move_to_end(target)
         found.used_at = now
         return found
 
 
-async def _connect(target: NatsTarget) -> Client:
-    client = Client()
-
+async def _connect(client: Client, target: NatsTarget, lost: Callable[[], Awaitable[None]]) -> None:
     async def ignored(_: Exception) -> None:
         """The call that meets the error tells of it."""
 
@@ -354,6 +371,7 @@ async def _connect(target: NatsTarget) -> Client:
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 error_cb=ignored,
+                closed_cb=lost,
             )
     except (nats.errors.AuthorizationError, nats.errors.NoServersError, nats.errors.Error) as error:
         await _close(client)
@@ -364,7 +382,6 @@ async def _connect(target: NatsTarget) -> Client:
         await _close(client)
         text = f"NATS at {target.url} cannot be reached: {type(error).__name__}"
         raise UserNatsError("CONNECTION", text, retryable=not isinstance(error, ValueError)) from error
-    return client
 
 
 async def _close(client: Client) -> None:

@@ -23,3 +23,15 @@ async def test_the_error_says_what_to_do(call: Call, kind: str) -> None:
 
 def test_every_kind_of_the_language_has_a_tool_or_a_clear_error() -> None:
     assert set(TOOL_KINDS) - ENGINE - set(TOOLS) == set()
+
+
+@pytest.mark.parametrize(
+    ("config", "output"),
+    [
+        ({}, {"status": "noop", "step": "s"}),
+        ({"message": "hi"}, {"status": "ok", "message": "hi", "step": "s"}),
+        ({"result": [1]}, [1]),
+    ],
+)
+async def test_noop(call: Call, config: dict[str, object], output: object) -> None:
+    assert await call("noop", **config) == output

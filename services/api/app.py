@@ -55,6 +55,7 @@ from services.api.routes import (
 from services.api.routes import (
     database as database_routes,
 )
+from services.api.routes import wallet as wallet_routes
 from services.api.store.database import Database
 from services.api.store.migrate import MigrationError, require_current_schema
 from services.api.store.migrate import migrate as migrate_database
@@ -62,6 +63,7 @@ from services.api.store.stream_batch import WireOptions
 from services.api.store.stream_writer import Committed, StreamWriter
 from services.api.timers import TimerClock
 from services.api.user_sql import UserSql
+from services.api.wallet import Wallet
 from shared.messaging.connection import connect
 from shared.platform.lifecycle import BAD_SETTINGS, read_settings, run_service
 from shared.platform.logging import LOG_FIELDS, configure_logging
@@ -104,6 +106,7 @@ TABLES: tuple[RouteTable, ...] = (
     internal.routes,
     tokens.routes,
     audit.routes,
+    wallet_routes.routes,
 )
 
 CONTEXT: web.AppKey[ApiContext] = web.AppKey("context", ApiContext)
@@ -298,13 +301,17 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         next_id=ids.next,
         on_commit=on_commit,
     )
+    cipher = Cipher.from_settings(settings)
+    wallet = Wallet(database, cipher)
+    await wallet.status()  # so that /readyz knows of missing keys from the start
     context = ApiContext(
         settings=settings,
         database=database,
         writer=writer,
         ids=ids,
         bus=bus,
-        cipher=Cipher.from_settings(settings),
+        cipher=cipher,
+        wallet=wallet,
         playbooks=PlaybookCatalog(database),
         access=await open_access(settings, database, stack),
         user_sql=UserSql(dsn, timeout_seconds=settings.noetl_sql_timeout_seconds, rows_max=settings.noetl_sql_rows_max),

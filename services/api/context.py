@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from services.api.store.stream_writer import StreamWriter
     from services.api.timers import TimerClock
     from services.api.user_sql import UserSql
+    from services.api.wallet import Wallet
     from shared.platform.settings import ApiSettings
 
 
@@ -32,6 +33,7 @@ class ApiContext:
     ids: IdSource
     bus: Bus
     cipher: Cipher
+    wallet: Wallet
     playbooks: PlaybookCatalog
     access: AccessControl
     user_sql: UserSql

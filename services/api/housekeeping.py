@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5  # of the audit trail: what a crash may lose
 PURGE_SECONDS = 60.0
+KEYS_SECONDS = 60.0  # the keys of stored secrets are looked at, and some values encrypted anew
 PURGE_ROWS = 1_000  # of each table and turn
 DAY_SECONDS = 86_400.0
 
@@ -73,5 +74,6 @@ async def housekeeping(context: ApiContext, stop: asyncio.Event) -> None:
         group.create_task(_every(stop, FLUSH_SECONDS, "audit", flush))
         group.create_task(_every(stop, context.settings.noetl_auth_refresh_seconds, "tokens", read_book))
         group.create_task(_every(stop, PURGE_SECONDS, "purge", purge))
+        group.create_task(_every(stop, KEYS_SECONDS, "keys", context.wallet.look))
     await _once("audit", lambda: trail.flush(counts=True))
     await _once("tokens", book.flush_used)

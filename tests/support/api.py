@@ -74,9 +74,14 @@ class RunningApi:
 
 @asynccontextmanager
 async def running_api(
-    dsn: str, *, nats_url: str = UNREACHABLE_NATS, internal_token: str = TOKEN, **settings: Any
+    dsn: str,
+    *,
+    nats_url: str = UNREACHABLE_NATS,
+    internal_token: str = TOKEN,
+    ready: str = "/readyz",
+    **settings: Any,
 ) -> AsyncIterator[RunningApi]:
-    """Run the API until the block is left."""
+    """Run the API until the block is left; it has started when the path `ready` answers 200."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     made = ApiSettings(
@@ -85,25 +90,24 @@ async def running_api(
         noetl_server_url=url,
         noetl_postgres_dsn=SecretStr(dsn),
         noetl_internal_api_token=SecretStr(internal_token),
-        noetl_encryption_key=SecretStr(base64.b64encode(b"k" * 32).decode()),
-        **settings,
+        **{"noetl_encryption_key": SecretStr(base64.b64encode(b"k" * 32).decode()), **settings},
     )
     common = CommonSettings(noetl_server_url=url, noetl_internal_api_token=SecretStr(TOKEN))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as session, open_api(common) as client:
         group.create_task(main(made, stop))
         try:
-            await _until_ready(session, url)
+            await _until_ready(session, url, ready)
             yield RunningApi(url, session, client, dsn)
         finally:
             stop.set()
 
 
-async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
+async def _until_ready(session: aiohttp.ClientSession, url: str, path: str) -> None:
     async with asyncio.timeout(READY_SECONDS_MAX):
         while True:
             try:
-                async with session.get(url + "/readyz") as response:
+                async with session.get(url + path) as response:
                     if response.status == 200:
                         return
             except aiohttp.ClientError:

@@ -49,8 +49,9 @@ async def livez(call: Call) -> web.StreamResponse:
 
 @routes.add("GET", "/readyz", "Readiness", role=Access.PUBLIC, errors=(503,))
 async def readyz(call: Call) -> web.StreamResponse:
-    """Answer 503 while the database cannot be used or the process is stopping. NATS may be away: rows wait."""
+    """Answer 503 while the database or a key of stored secrets is missing, or it is stopping. NATS may be away: rows wait."""
     problems = ["stopping"] if call.context.stopping.is_set() else []
+    problems += call.context.wallet.problems
     try:
         await runtime.ping(call.context.database)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -28,6 +28,9 @@ TIMERS_FIRED = Counter("noetl_timers_fired", "Durable timers that came due")
 RESULTS_OFFLOADED = Counter("noetl_results_offloaded", "Outputs sent inline that were stored by reference")
 OUTBOX_CLAIMED = Counter("noetl_outbox_claimed_rows", "Outbox rows handed to publishers")
 STREAM_READERS = Counter("noetl_event_stream_opened", "Event streams (SSE) opened")
+SECRET_ACCESSES = Counter(
+    "noetl_secret_accesses", "Accesses to credentials and keychain entries", ["operation", "outcome"]
+)
 AUDIT_LOST = Counter("noetl_audit_lost_rows", "Audit rows lost because the database was away for too long")
 UP = Gauge("noetl_up", "1 while the process serves")
 POOL_IN_USE = Gauge("noetl_postgres_connections_in_use", "Database connections lent out now")

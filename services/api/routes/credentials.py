@@ -10,12 +10,14 @@ from aiohttp import web
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints
 
 from services.api.auth.roles import Access
-from services.api.http import Call, RouteTable, not_found, reply
+from services.api.http import Call, HttpError, RouteTable, dumps, not_found, reply
 from services.api.inputs import Answer, Key, OptionalKey, Page, ShortText, Text, path_text, truncated
 from services.api.models import Id, Lax
-from services.api.secrets_at_rest import seal, unseal
+from services.api.sealing import public_key, seal_for
+from services.api.secret_access import opened, record
+from services.api.secrets_at_rest import seal
 from services.api.store import credentials as store
-from services.api.store import keychain
+from services.api.store import keychain, runtime
 from services.api.views import time_offset
 
 LIST_MAX = 1000  # credentials in one answer
@@ -50,13 +52,41 @@ class CredentialQuery(Page):
     limit: int = Field(LIST_MAX, ge=1, le=LIST_MAX)
 
 
-class ReadQuery(Lax):
+class ExecutionQuery(Lax):
+    """For whom a credential is read."""
+
+    execution_id: Id | None = None
+    parent_execution_id: Id | None = None
+
+    def who(self) -> dict[str, Any]:
+        """Return what the record of the access says of it."""
+        return {"execution_id": self.execution_id, "parent_execution_id": self.parent_execution_id}
+
+
+class ReadQuery(ExecutionQuery):
     """Query of `GET /api/credentials/{identifier}`."""
 
     include_data: bool = False
     catalog_id: Id | None = None
-    execution_id: Id | None = None
-    parent_execution_id: Id | None = None
+
+
+class SealedQuery(ExecutionQuery):
+    """Query of `GET /api/credentials/{identifier}/sealed`."""
+
+    worker_id: Key = Field(description="name under which the worker registered its public key")
+
+    def who(self) -> dict[str, Any]:
+        """As its base, with the worker."""
+        return {**super().who(), "worker_id": self.worker_id}
+
+
+class Sealed(Answer):
+    """A sealed credential."""
+
+    alg: str
+    v: int
+    eph_pub: str = Field(description="base64 of 32 bytes")
+    ciphertext: str = Field(description="base64, the last 16 bytes are the tag")
 
 
 class Credential(Answer):
@@ -126,6 +156,7 @@ async def save_credential(call: Call) -> web.StreamResponse:
             description=body.description,
         ),
     )
+    await record(call, body.name, "write", key_id=call.context.cipher.current)
     return reply(_document(row))
 
 
@@ -185,14 +216,56 @@ async def _cache(call: Call, row: Mapping[str, Any], data: object) -> None:
 async def get_credential(call: Call) -> web.StreamResponse:
     """Answer a credential; with `include_data` also its secret."""
     query: ReadQuery = call.query
-    row = await store.find(call.context.database, path_text(call, "identifier"))
-    if row is None:
-        raise not_found("Credential not found")
+    row = await _find(call, query if query.include_data else None, "read")
     if not query.include_data:
         return reply(_document(row))
-    data = unseal(call.context.cipher, row["data_encrypted"], table=store.TABLE, row=row["name"])
+    data = await _data(call, row, query, "read")
     await _cache(call, row, data)
     return reply(_document(row, data), headers={"Cache-Control": "no-store"})
+
+
+async def _find(call: Call, query: ExecutionQuery | None, operation: str) -> Mapping[str, Any]:
+    """Return the credential of the path; with `query` a failure is recorded as an access."""
+    identifier = path_text(call, "identifier")
+    row = await store.find(call.context.database, identifier)
+    if row is None:
+        if query is not None:
+            await record(call, identifier, operation, "not_found", **query.who())
+        raise not_found("Credential not found")
+    return row
+
+
+async def _data(call: Call, row: Mapping[str, Any], query: ExecutionQuery, operation: str) -> Any:
+    return await opened(
+        call, row["data_encrypted"], table=store.TABLE, row=row["name"], operation=operation, **query.who()
+    )
+
+
+@routes.add(
+    "GET",
+    "/api/credentials/{identifier}/sealed",
+    "Read a credential, sealed for one worker",
+    role=Access.WORKER,
+    query=SealedQuery,
+    response=Sealed,
+    errors=(400, 404, 503),
+)
+async def get_sealed(call: Call) -> web.StreamResponse:
+    """Answer the credential with its data, encrypted to the public key that the worker registered."""
+    query: SealedQuery = call.query
+    worker = await runtime.public_key(call.context.database, query.worker_id)
+    if worker is None:
+        raise not_found(f"worker '{query.worker_id[:64]}' is not registered")
+    row = await _find(call, query, "sealed")
+    try:
+        recipient = public_key(worker["public_key"])
+        data = await _data(call, row, query, "sealed")
+        answer = seal_for(recipient, dumps(_document(row, data)))
+    except ValueError as error:
+        raise HttpError(
+            400, f"worker '{query.worker_id[:64]}': {error}; it must register `runtime.worker_public_key`"
+        ) from error
+    return reply(answer, headers={"Cache-Control": "no-store"})
 
 
 @routes.add(
@@ -208,4 +281,5 @@ async def delete_credential(call: Call) -> web.StreamResponse:
     row = await store.delete(call.context.database, path_text(call, "identifier"))
     if row is None:
         raise not_found("Credential not found")
+    await record(call, row["name"], "delete")
     return reply({"message": "Credential deleted successfully", "id": str(row["id"]), "name": row["name"]})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, not_found, reply, unprocessable
 from services.api.inputs import Answer, Deleted, Key, path_text
 from services.api.models import Id, Lax
+from services.api.secret_access import opened, record
 from services.api.secrets_at_rest import seal, unseal
 from services.api.store import keychain as store
 from services.api.views import time_z
@@ -23,7 +24,19 @@ TTL_SECONDS_MAX = 10 * 365 * 86_400  # ten years: longer is a mistake of units
 
 routes = RouteTable("keychain")
 
-Scope = Literal["local", "global", "shared"]
+# The schema knows three scopes; a playbook also calls the first two by what they belong to.
+_SCOPE_NAMES = {"execution": "local", "catalog": "global"}
+
+
+def _scope(value: object) -> object:
+    return _SCOPE_NAMES.get(value, value) if isinstance(value, str) else value
+
+
+Scope = Annotated[
+    Literal["local", "global", "shared"],
+    BeforeValidator(_scope),
+    Field(description="`execution` is another name of local, `catalog` of global"),
+]
 
 
 class KeychainQuery(Lax):
@@ -46,6 +59,15 @@ class KeychainBody(Lax):
     expires_at: datetime | None = Field(None, description="wins over `ttl_seconds`; without a zone: UTC")
     auto_renew: bool = False
     renew_config: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dialect(cls, value: Any) -> Any:
+        """Take the Rust server's names too: `data`, `expires_in`, and everything a secret."""
+        if not isinstance(value, dict) or "token_data" in value or "data" not in value:
+            return value
+        secret = {"credential_type": "secret", "cache_type": "secret", "ttl_seconds": value.get("expires_in")}
+        return {**secret, **value, "token_data": value["data"]}
 
     @field_validator("expires_at")
     @classmethod
@@ -135,7 +157,8 @@ def _absent(*, name: str, catalog_id: int, key: str) -> dict[str, Any]:
     }
 
 
-def _found(call: Call, row: Mapping[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+async def _found(call: Call, row: Mapping[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    query: KeychainQuery = call.query
     cipher, key = call.context.cipher, document["cache_key"]
     expired = row["ttl_seconds"] <= 0
     if expired and not row["auto_renew"]:
@@ -143,7 +166,19 @@ def _found(call: Call, row: Mapping[str, Any], document: dict[str, Any]) -> dict
     renew = row["renew_config"]
     if isinstance(renew, str):
         renew = unseal(cipher, renew, table=store.RENEW_TABLE, row=key)
-    token = None if expired else unseal(cipher, row["data_encrypted"], table=store.TABLE, row=key)
+    token = None
+    if expired:
+        notes = "expired: renewal settings only"
+        await record(call, key, "keychain_read", execution_id=query.execution_id, notes=notes)
+    else:
+        token = await opened(
+            call,
+            row["data_encrypted"],
+            table=store.TABLE,
+            row=key,
+            operation="keychain_read",
+            execution_id=query.execution_id,
+        )
     return {
         **document,
         "status": "expired" if expired else "success",
@@ -199,7 +234,7 @@ async def get_keychain(call: Call) -> web.StreamResponse:
     catalog_id, name, key = _key(call, scope_type=query.scope_type, execution_id=query.execution_id, source="query")
     row = await store.read(call.context.database, key)
     document = _absent(name=name, catalog_id=catalog_id, key=key)
-    answer = document if row is None else _found(call, row, document)
+    answer = document if row is None else await _found(call, row, document)
     return reply(answer, headers={"Cache-Control": "no-store"})
 
 
@@ -238,6 +273,14 @@ async def save_keychain(call: Call) -> web.StreamResponse:
     )
     if row is None:
         raise not_found(f"Catalog entry not found: {catalog_id}")
+    await record(
+        call,
+        key,
+        "keychain_write",
+        execution_id=body.execution_id,
+        parent_execution_id=body.parent_execution_id,
+        key_id=cipher.current,
+    )
     ttl_seconds = round(row["ttl_seconds"])
     return reply(
         {
@@ -266,6 +309,7 @@ async def delete_keychain(call: Call) -> web.StreamResponse:
     query: KeychainQuery = call.query
     catalog_id, name, key = _key(call, scope_type=query.scope_type, execution_id=query.execution_id, source="query")
     await store.delete(call.context.database, key)
+    await record(call, key, "keychain_delete", execution_id=query.execution_id)
     return reply(
         {
             "status": "success",

@@ -72,3 +72,8 @@ async def list_pools(
 async def ping(database: Database) -> None:
     """Ask Postgres anything; raises what the driver raises."""
     await database.fetchval(_SQL["ping"])
+
+
+async def public_key(database: Database, name: str) -> Row | None:
+    """Return the row with a worker's `public_key`, None when no worker of this name has registered."""
+    return await database.fetchrow(_SQL["public_key"], WORKER_POOL, name)

@@ -36,3 +36,7 @@ SELECT name, runtime, status, capacity, labels, heartbeat, created_at, updated_a
 
 -- name: ping
 SELECT 1 AS one LIMIT 1;
+
+-- name: public_key
+-- The key to which secrets for a worker are sealed, NULL when it registered none. $1 kind, $2 name text
+SELECT runtime ->> 'worker_public_key' AS public_key FROM noetl.runtime WHERE kind = $1 AND name = $2 LIMIT 1;

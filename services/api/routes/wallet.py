@@ -58,7 +58,6 @@ async def key_status(call: Call) -> web.StreamResponse:
     "Encrypt everything with the first key",
     role=Access.INTERNAL_ADMIN,
     body=RotateBody,
-    body_required=False,
     response=RotateReply,
 )
 async def rotate(call: Call) -> web.StreamResponse:

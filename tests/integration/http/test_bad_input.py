@@ -93,6 +93,7 @@ def _may_be_empty(spec: RouteSpec, kind: str) -> bool:
     lax = (
         "/list",
         "/reconcile",
+        "/rotate-kek",
         "/outbox/claim",
         "/cancel",
         "/stop",

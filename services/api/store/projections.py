@@ -5,7 +5,7 @@ Everything is idempotent: the JetStream ack floor is the projector's only checkp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,17 +36,18 @@ async def project(
         row = _foreign_row(event, index)
         if row is not None:
             foreign.add(*row)
-    timings, summaries = _timings(projections or {}), _summaries(projections or {})
+    timings = _timings(projections or {})
+    summaries = _summaries(projections or {}, timings.values[0])
     inserted = 0
     async with database.transaction() as connection:
         if len(foreign):
             await _check_catalog(connection, foreign.values[1])
             tag = await connection.execute(_SQL["insert_foreign_events"], *foreign.values)
             inserted = int(tag.rpartition(" ")[2])
-        if len(timings):
-            await connection.execute(_SQL["upsert_step_timings"], *timings.values)
         if len(summaries):
             await connection.execute(_SQL["upsert_summaries"], *summaries.values)
+        if len(timings):
+            await connection.execute(_SQL["upsert_step_timings"], *timings.values)
     return {"projected": inserted, "duplicates": len(events) - inserted}
 
 
@@ -142,7 +143,8 @@ def _timings(projections: Mapping[str, Any]) -> Columns:
     return columns
 
 
-def _summaries(projections: Mapping[str, Any]) -> Columns:
+def _summaries(projections: Mapping[str, Any], timed: Iterable[int]) -> Columns:
+    """Return one row per execution; one that only has timings (`timed`) gets a row to count in."""
     newest: dict[int, Mapping[str, Any]] = {}
     for row in _rows(projections, "summaries"):
         execution_id = parse_id(row.get("execution_id"))
@@ -151,6 +153,8 @@ def _summaries(projections: Mapping[str, Any]) -> Columns:
         known = newest.get(execution_id)
         if known is None or int(row.get("version") or 0) >= int(known.get("version") or 0):
             newest[execution_id] = row
+    for execution_id in timed:
+        newest.setdefault(execution_id, {})
     columns = Columns(width=5)
     for execution_id in sorted(newest):
         row = newest[execution_id]

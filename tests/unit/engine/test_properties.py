@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared.engine import VersionGapError, decide, evolve, initial_state, replay
 from tests.unit.engine.simulation import CATALOG_ID, EXECUTION_ID, NOW, Simulation, document
 
-SETTINGS = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""What the log tells of an execution that the original ran. Pure.
+"""Executions that the original runs, or ran, on the same database: what their log tells. Pure.
 
 The original decides by its event log and writes `noetl.execution` late or not at all, so its rows cannot be trusted; its events
 have no stream version, and the orchestrator never touches them.
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from services.api.http import HttpError
 
 # The original also infers an end from a log that looks finished, at once, and so reports runs between two steps as completed
 # (api_contract.md section 8, no. 1; seen for up to a second). A log that has been quiet for so long is finished indeed.
@@ -23,7 +25,22 @@ _STATUSES = {
     "playbook.completed": "COMPLETED",
     "workflow.completed": "COMPLETED",
 }
+RETRY_AFTER_SECONDS = 30  # a request for a running execution of the original has come to the wrong server
 _STEP_ENDS = frozenset({"command.completed", "call.done", "step.exit"})
+
+
+class RunByOriginalError(HttpError):
+    """A worker's report or claim for an execution that the original runs: its server must get it, or nobody acts on it.
+
+    Workers keep the message and try again, so nothing is lost while the routing is put right.
+    """
+
+    def __init__(self, execution_id: int) -> None:
+        message = (
+            f"execution {execution_id} is run by the original server: send this to the server_url of its notification"
+        )
+        detail = {"code": "run_by_original", "message": message}
+        super().__init__(503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

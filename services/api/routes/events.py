@@ -6,11 +6,14 @@ from datetime import timedelta
 
 from aiohttp import web
 
+from services.api import views
 from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, reply, unprocessable
-from services.api.ingest import normalise, share_command_id
+from services.api.ingest import IncomingEvent, normalise, share_command_id
 from services.api.models import BatchBody, EventBody
+from services.api.original import RunByOriginalError
 from services.api.oversize import by_reference
+from services.api.routes.executions import execution_header
 from services.api.store.append import Appended, AppendEvents
 from services.api.store.queries import queries
 
@@ -39,8 +42,21 @@ async def _stored_ids(call: Call, execution_id: int, appended: Appended) -> list
     return [row["event_id"] for row in rows]
 
 
-def _lease(call: Call) -> timedelta:
-    return timedelta(seconds=call.context.settings.noetl_command_claim_lease_seconds)
+async def _append(call: Call, execution_id: int, events: list[IncomingEvent], *, key: str | None) -> Appended:
+    """Store what a worker reports; for an execution of the original only after its end, when nobody must act on it."""
+    events = await by_reference(call.context, execution_id, events)
+    lease = timedelta(seconds=call.context.settings.noetl_command_claim_lease_seconds)
+    request_id = call.context.ids.next()
+    submit = call.context.writer.submit
+    try:
+        return await submit(AppendEvents(execution_id, events, request_id=request_id, idempotency_key=key, lease=lease))
+    except RunByOriginalError:
+        row = await execution_header(call, execution_id)
+        if row["status"] not in views.TERMINAL:
+            raise
+        return await submit(
+            AppendEvents(execution_id, events, request_id=request_id, idempotency_key=key, lease=lease, after_end=True)
+        )
 
 
 @routes.add(
@@ -60,16 +76,7 @@ async def post_event(call: Call) -> web.StreamResponse:
         body.model_dump(exclude={"execution_id"}),
         worker_id=body.worker_id,
     )
-    request_id = call.context.ids.next()
-    appended = await call.context.writer.submit(
-        AppendEvents(
-            body.execution_id,
-            await by_reference(call.context, body.execution_id, [event]),
-            request_id=request_id,
-            idempotency_key=_idempotency_key(call),
-            lease=_lease(call),
-        )
-    )
+    appended = await _append(call, body.execution_id, [event], key=_idempotency_key(call))
     ids = await _stored_ids(call, body.execution_id, appended)
     return reply({"status": "ok", "event_id": ids[0] if ids else 0, "commands_generated": 0})
 
@@ -109,12 +116,7 @@ async def post_batch(call: Call) -> web.StreamResponse:
             raise
         raise HttpError(422, {"code": "enqueue_error", "message": error.detail}) from error
     key = _idempotency_key(call)
-    sent = await by_reference(call.context, body.execution_id, events)
-    appended = await call.context.writer.submit(
-        AppendEvents(
-            body.execution_id, sent, request_id=call.context.ids.next(), idempotency_key=key, lease=_lease(call)
-        )
-    )
+    appended = await _append(call, body.execution_id, events, key=key)
     return reply(
         {
             "status": "accepted",

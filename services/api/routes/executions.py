@@ -14,6 +14,7 @@ from services.api.metrics import EXECUTIONS_ENDED
 from services.api.models import CancelBody, CancellationQuery, DetailQuery, ListQuery, PageQuery, StatusQuery
 from services.api.original import original_life
 from services.api.redaction import redact
+from services.api.store.database import Row
 from services.api.store.lifecycle import CancelExecution
 from services.api.store.queries import queries
 
@@ -36,7 +37,7 @@ async def execution_header(call: Call, execution_id: int, *, message: str | None
     if found is None:
         raise not_found(message or f"Execution {execution_id} not found")
     row = {**found, "inferred": False}
-    if row["stream_version"] == 0:
+    if not row["run_by_playhead"]:
         log = await database.fetchrow(_SQL["original_life"], execution_id)
         if log is not None and log["started_at"] is not None:
             row |= asdict(original_life(log))
@@ -90,7 +91,7 @@ async def detail(call: Call) -> web.StreamResponse:
     row = await execution_header(call, execution_id)
     document = views.list_item(row)
     terminal = None
-    if row["stream_version"] > 0 and row["status"] in views.TERMINAL:
+    if row["run_by_playhead"] and row["status"] in views.TERMINAL:
         terminal = await call.context.database.fetchrow(_SQL["terminal_result"], execution_id)
     if terminal is not None:
         document["result"] = redact(terminal["result"])
@@ -220,6 +221,13 @@ def _over(execution_id: int, status: str) -> web.Response:
     )
 
 
+async def _child_status(call: Call, row: Row) -> str:
+    """Return the status of a child; one that the original runs may have ended in its log only."""
+    if row["run_by_playhead"]:
+        return str(row["status"])
+    return str((await execution_header(call, row["execution_id"]))["status"])
+
+
 async def _cancel_descendants(call: Call, execution_id: int, meta: dict[str, Any]) -> list[int]:
     cancelled: list[int] = []
     generation = [execution_id]
@@ -229,7 +237,7 @@ async def _cancel_descendants(call: Call, execution_id: int, meta: dict[str, Any
         if not generation:
             break
         for row in rows:
-            if row["status"] not in views.TERMINAL:
+            if await _child_status(call, row) not in views.TERMINAL:
                 outcome = await call.context.writer.submit(CancelExecution(row["execution_id"], meta=meta))
                 cancelled += [row["execution_id"]] if outcome.cancelled else []
     return cancelled

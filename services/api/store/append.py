@@ -13,6 +13,7 @@ from typing import Any
 
 from services.api.http import not_found
 from services.api.ingest import CALL_TYPES, IncomingEvent
+from services.api.original import RunByOriginalError
 from services.api.store.rows import CommandRow, CommandStatus, ExecutionRow, NewEvent
 from services.api.store.stream_batch import Needs, StreamBatch
 from services.api.store.stream_writer import Operation
@@ -51,8 +52,11 @@ class AppendEvents(Operation[Appended]):
         request_id: int,
         idempotency_key: str | None,
         lease: timedelta,
+        after_end: bool = False,
     ) -> None:
+        """Take the events; `after_end` says that the execution, if it is the original's, has ended."""
         self.execution_id = execution_id
+        self._after_end = after_end
         self._events = events
         self._request_id = request_id
         self._key = idempotency_key
@@ -72,6 +76,8 @@ class AppendEvents(Operation[Appended]):
         execution = batch.executions.get(self.execution_id)
         if execution is None:
             raise not_found(f"Execution {self.execution_id} not found")
+        if not execution.run_by_playhead and not self._after_end:
+            raise RunByOriginalError(self.execution_id)
         if self._key is not None:
             earlier = batch.requests.get((self.execution_id, self._key))
             if earlier is not None:
@@ -96,7 +102,7 @@ class AppendEvents(Operation[Appended]):
             known = _duplicate_of(row, event)
             if known is not None:
                 return known
-        live = not superseded and not execution.is_terminal
+        live = not superseded and not execution.is_terminal and execution.run_by_playhead
         actionable = live and _is_actionable(row, event)
         new = self._new_event(event, index=index, actionable=actionable, superseded=superseded)
         event_id = batch.append(execution, new, actionable=actionable)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.api.http import HttpError, not_found
+from services.api.original import RunByOriginalError
 from services.api.store.rows import ENGINE_WORKER, CommandRow, CommandStatus, ExecutionRow, ExecutionStatus, NewEvent
 from services.api.store.stream_batch import Needs, StreamBatch
 from services.api.store.stream_writer import Operation
@@ -73,6 +74,8 @@ class ClaimCommand(Operation[Claimed]):
         if execution is None or row is None:
             raise not_found(f"command not found: {self._command_id}")
         _refuse_ended(execution, row)
+        if not execution.run_by_playhead:
+            raise RunByOriginalError(self.execution_id)
         if row.worker_id == ENGINE_WORKER:
             raise conflict("active_claim", message="the engine carries this command out", worker_id=ENGINE_WORKER)
         if row.status == CommandStatus.PENDING:

@@ -166,6 +166,8 @@ class CommitDecision(Operation[CommitResult]):
         execution = batch.executions.get(self.execution_id)
         if execution is None:
             return CommitResult(execution_id=self.execution_id, outcome="missing")
+        if not execution.run_by_playhead:
+            return self._result(execution, "rejected", "the original runs this execution")
         if execution.is_terminal:
             return self._result(execution, "terminal")
         if execution.decided_version != self._expected:

@@ -55,6 +55,7 @@ class ExecutionRow:
     parent_command_id: int | None = None
     root_execution_id: int | None = None  # of a playbook that is among its own callers: the first of them
     execution_pool: str | None = None
+    run_by_playhead: bool = True  # else the original runs it on the same database, and we never decide it
     is_new: bool = False
     dirty: bool = False
 

@@ -91,13 +91,14 @@ class StreamBatch:
     def append(self, execution: ExecutionRow, event: NewEvent, *, actionable: bool = False) -> int:
         """Append `event` to the stream of `execution` and return its id.
 
-        `actionable` moves the watermark that asks the orchestrator for a decision.
+        `actionable` moves the watermark that asks the orchestrator for a decision. What is added to an execution that the
+        original runs asks for nothing and goes to nobody: it has its own server for that.
         """
         event_id = event.event_id if event.event_id is not None else self.next_id()
         execution.stream_version += 1
         execution.last_event_id = event_id
         execution.dirty = True
-        if actionable:
+        if actionable and execution.run_by_playhead:
             execution.actionable_version = execution.stream_version
         self.touched.add(execution.execution_id)
         self.events.add(
@@ -119,13 +120,14 @@ class StreamBatch:
             event.idempotency_key,
             event.command_id,
         )
-        self.outbox.add(
-            execution.execution_id,
-            event_id,
-            event_subject(execution.execution_id, partitions=self.wire.event_partitions),
-            self._envelope(execution, event, event_id),
-            str(event_id),
-        )
+        if execution.run_by_playhead:
+            self.outbox.add(
+                execution.execution_id,
+                event_id,
+                event_subject(execution.execution_id, partitions=self.wire.event_partitions),
+                self._envelope(execution, event, event_id),
+                str(event_id),
+            )
         return event_id
 
     def issue(self, execution: ExecutionRow, command: NewCommand) -> int:

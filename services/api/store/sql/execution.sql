@@ -18,7 +18,7 @@ SELECT catalog_id, path, version, kind, content
 SELECT catalog_id, path, version, kind, content FROM noetl.catalog WHERE catalog_id = $1 LIMIT 1;
 
 -- name: list_page
--- Newest first. Executions of the original (stream_version 0) have the end that their terminal event says.
+-- Newest first. Executions that the original runs have the end that their terminal event says.
 -- $1 limit int (1..200), $2 offset int (0..5000), $3 status text or NULL
 SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.status) AS status,
        COALESCE(e.start_time, e.created_at) AS start_time, COALESCE(t.created_at, e.end_time) AS end_time,
@@ -30,7 +30,7 @@ SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.sta
                     WHEN v.event_type LIKE '%.failed' THEN 'FAILED' ELSE 'COMPLETED' END AS status,
                v.created_at AT TIME ZONE 'UTC' AS created_at
           FROM noetl.event v
-         WHERE e.stream_version = 0 AND v.execution_id = e.execution_id
+         WHERE NOT e.run_by_playhead AND v.execution_id = e.execution_id
            AND v.event_type IN ('execution.cancelled', 'playbook.failed', 'workflow.failed', 'command.failed',
                                 'playbook.completed', 'workflow.completed')
          ORDER BY v.event_id DESC
@@ -43,7 +43,7 @@ SELECT e.execution_id, e.catalog_id, c.path, c.version, COALESCE(t.status, e.sta
 -- name: header
 -- One execution as its row has it. $1 execution id bigint
 SELECT e.execution_id, e.catalog_id, c.path, c.version, e.status, COALESCE(e.start_time, e.created_at) AS start_time,
-       e.end_time, e.error, e.parent_execution_id, e.execution_pool, e.state, e.stream_version, e.last_event_id, now() AS now
+       e.end_time, e.error, e.parent_execution_id, e.execution_pool, e.state, e.run_by_playhead, e.stream_version, e.last_event_id, now() AS now
   FROM noetl.execution e
   JOIN noetl.catalog c ON c.catalog_id = e.catalog_id
  WHERE e.execution_id = $1
@@ -98,7 +98,7 @@ SELECT e.execution_id
   FROM noetl.execution e
  WHERE e.status = 'RUNNING'
    AND COALESCE(e.start_time, e.created_at) < now() - make_interval(mins => $1::int)
-   AND (e.stream_version > 0 OR NOT EXISTS (
+   AND (e.run_by_playhead OR NOT EXISTS (
         SELECT 1
           FROM noetl.event v
          WHERE v.execution_id = e.execution_id
@@ -128,7 +128,7 @@ SELECT event_id, event_type, node_id, node_name, status, created_at, context, re
 
 -- name: children
 -- Direct children, bounded. $1 execution ids bigint[]
-SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = ANY ($1::bigint[]) ORDER BY execution_id LIMIT 10000;
+SELECT execution_id, status, run_by_playhead FROM noetl.execution WHERE parent_execution_id = ANY ($1::bigint[]) ORDER BY execution_id LIMIT 10000;
 
 -- name: watermarks
 -- Where each execution stands. $1 execution ids bigint[]

@@ -3,7 +3,7 @@
 -- commands holds this lock.
 -- $1 execution ids bigint[]
 SELECT execution_id, catalog_id, parent_execution_id, status, stream_version, actionable_version, decided_version,
-       last_event_id, parent_command_id, execution_pool, now() AS now
+       last_event_id, parent_command_id, execution_pool, run_by_playhead, now() AS now
   FROM noetl.execution
  WHERE execution_id = ANY ($1::bigint[])
  ORDER BY execution_id
@@ -53,10 +53,10 @@ SELECT e.execution_id, e.event_id
 -- $14 execution_pool text[]
 INSERT INTO noetl.execution (execution_id, catalog_id, parent_execution_id, status, start_time, end_time, last_event_id,
                              state, error, stream_version, actionable_version, decided_version, parent_command_id, root_execution_id,
-                             execution_pool)
+                             execution_pool, run_by_playhead)
 SELECT u.execution_id, u.catalog_id, u.parent_execution_id, u.status, now(), CASE WHEN u.terminal THEN now() END,
        u.last_event_id, u.state::jsonb, u.error, u.stream_version, u.actionable_version, u.decided_version,
-       u.parent_command_id, u.root_execution_id, u.execution_pool
+       u.parent_command_id, u.root_execution_id, u.execution_pool, true
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bool[],
               $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[])
     AS u (execution_id, catalog_id, parent_execution_id, status, stream_version, last_event_id, state, terminal, error,

@@ -13,7 +13,8 @@ import asyncpg
 from shared.wire.ids import NODE_MAX, SnowflakeGenerator, SnowflakeLayout
 
 NODE_LOCK_CLASS = 0x504C4159  # 'PLAY': first key of the advisory lock, the second is the node number
-SQL_LAYOUT_NODES = 32  # 5 node bits; node 1 is the original's SQL function
+SQL_LAYOUT_NODES = 32  # 5 node bits
+SQL_LAYOUT_ORIGINAL = 1  # the node of the original's SQL function
 CONNECT_TIMEOUT_SECONDS = 10.0
 
 
@@ -46,8 +47,12 @@ async def lease_ids(dsn: str, *, node_id: int, layout: SnowflakeLayout) -> IdSou
     """Return an id source on `node_id`, or on the first free node when it is -1.
 
     Raises:
-        RuntimeError: every node number is taken.
+        RuntimeError: every node number is taken, or the one asked for is the original's.
     """
+    if layout is SnowflakeLayout.SQL and node_id == SQL_LAYOUT_ORIGINAL:
+        raise RuntimeError(
+            "node 1 of the sql layout belongs to noetl.snowflake_id(); set NOETL_SNOWFLAKE_NODE_ID to 2..31"
+        )
     if node_id >= 0:
         return IdSource(SnowflakeGenerator(node_id=node_id, layout=layout), node_id=node_id, lease=None)
     nodes = range(NODE_MAX + 1) if layout is SnowflakeLayout.APP else range(2, SQL_LAYOUT_NODES)

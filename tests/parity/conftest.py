@@ -14,7 +14,7 @@ ORIGINAL = "parity_original"
 
 
 @pytest.fixture(scope="session")
-async def original_database(postgres_server: PostgresServer) -> AsyncIterator[str]:
+async def golden_template(postgres_server: PostgresServer) -> AsyncIterator[str]:
     """Name of the original's database, migrated in place: a template for the databases of the tests."""
     dsn = await postgres_server.create_database(ORIGINAL)
     await load_original_dump(dsn)

@@ -19,9 +19,9 @@ RECORDINGS = load_recordings(GOLDEN / "reads")
 
 
 @pytest.fixture(scope="module")
-async def playhead(postgres_server: PostgresServer, original_database: str) -> AsyncIterator[RunningApi]:
+async def playhead(postgres_server: PostgresServer, golden_template: str) -> AsyncIterator[RunningApi]:
     """An API on the original's database, without an internal token, as the original ran."""
-    dsn = await postgres_server.create_database("parity_reads", original_database)
+    dsn = await postgres_server.create_database("parity_reads", golden_template)
     async with running_api(dsn, internal_token="", noetl_snowflake_layout="sql") as running:
         yield running
     await postgres_server.drop_database("parity_reads")

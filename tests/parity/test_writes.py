@@ -127,9 +127,9 @@ def _pairs(one: Any, two: Any) -> Iterator[tuple[str | int, str | int]]:
 
 
 @pytest.fixture(scope="module")
-async def replay(postgres_server: PostgresServer, original_database: str) -> AsyncIterator[Replay]:
+async def replay(postgres_server: PostgresServer, golden_template: str) -> AsyncIterator[Replay]:
     """Every write, replayed once."""
-    dsn = await postgres_server.create_database("parity_writes", original_database)
+    dsn = await postgres_server.create_database("parity_writes", golden_template)
     async with running_api(dsn, internal_token="", noetl_snowflake_layout="sql") as running:
         made = Replay(running)
         await made.run()

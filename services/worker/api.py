@@ -174,7 +174,8 @@ class WorkerApi:
             return Cancelled()
         listed = answer.get("cancelled_commands")  # the original does not know it
         commands = frozenset(listed) if isinstance(listed, list) else frozenset()
-        return Cancelled(whole=answer.get("cancelled") is True, commands=commands)
+        over = any(answer.get(state) is True for state in ("cancelled", "completed", "failed"))  # nobody wants the rest
+        return Cancelled(whole=over, commands=commands)
 
     async def put_result(self, execution_id: int, step: str, encoded: bytes) -> Json:
         """Store an output (JSON text) and return the reference that an event carries instead of it."""

@@ -195,3 +195,12 @@ async def test_each_step_runs_in_its_pool(routed: Platform) -> None:
         ("special", "special"),
         ("tasks:task_sequence", "any"),
     ]
+
+
+async def test_a_step_over_its_time_frees_its_worker(platform: Platform) -> None:
+    """Given a worker for one command at once, when a step's time is over, then its tool is stopped and others run."""
+    slow = "  - {step: start, spec: {timeout: 1}, tool: {kind: shell, cmd: 'sleep 3600', timeout: 3600}}\n"
+    async with platform.worker(noetl_worker_max_inflight_commands=1):
+        execution = await platform.api.start(HEAD % "slow" + slow)
+        assert (await platform.ended(execution))["status"] == "FAILED"
+        assert (await platform.ended(await platform.api.start(NOOP)))["status"] == "COMPLETED"

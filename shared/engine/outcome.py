@@ -164,7 +164,7 @@ def sequence_result(response: Any) -> Any:
     top = dict(last) if isinstance(last, Mapping) else {}
     if isinstance(tasks, Mapping):
         top.update({key: value for key, value in tasks.items() if key not in top})
-    merged = {**top, **response, "status": top.get("status", response.get("status"))}
+    merged = {**top, **response, **({"status": top["status"]} if "status" in top else {})}
     if isinstance(response, ResultRef):  # `results` are where the rest is stored, and loaded from there
         return ResultRef({key: value for key, value in merged.items() if key != "results"})
     return merged

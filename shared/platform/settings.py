@@ -111,6 +111,17 @@ class ApiSettings(CommonSettings, AccessSettings):
     noetl_mcp_discovery_hosts: str = Field(
         "", description="hosts (comma-separated) whose tool lists are read in spite of a private address"
     )
+    noetl_enable_gcp_token_api: bool = Field(True, description="answer POST /api/gcp/token")
+    noetl_gcp_token_url: str = Field(
+        "https://oauth2.googleapis.com/token", description="token endpoint of Google Cloud; the only one that is asked"
+    )
+    noetl_gcp_metadata_url: str = Field(
+        "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token",
+        description="metadata server of Google Cloud",
+    )
+    noetl_gcp_credentials_dir: str = Field(
+        "", description="directory of key files that `credentials_path` may name; empty: none"
+    )
     gcp_project_id: str = Field("", description="Google Cloud project that analyses link to; empty: no links")
     google_cloud_project: str = Field("", description="the same, by its other usual name")
     gke_cluster_name: str = Field("", description="cluster in the links of analyses")

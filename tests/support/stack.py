@@ -157,6 +157,14 @@ class Stack:
         finally:
             await connection.close()
 
+    async def sql(self, sql: str, *arguments: object) -> None:
+        """Run one statement."""
+        connection = await asyncpg.connect(self.ready["postgres_dsn"])
+        try:
+            await connection.execute(sql, *arguments)
+        finally:
+            await connection.close()
+
     async def stop(self) -> int:
         """SIGTERM the supervisor and return its exit code."""
         if self.session is not None:

@@ -99,6 +99,7 @@ def _may_be_empty(spec: RouteSpec, kind: str) -> bool:
         "/stop",
         "/finalize",
         "/cleanup",
+        "/jsonrpc",
         "/vars/",
         "/keychain/",
         "/pool/",

@@ -60,6 +60,14 @@ def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def placeholder_of(value: object) -> str | None:
+    """Return the locator of a part that the original keeps elsewhere because it is large, None of any other value."""
+    if not isinstance(value, Mapping) or value.get("kind") not in ("result_ref", "temp_ref"):
+        return None
+    ref = value.get("ref")
+    return ref if isinstance(ref, str) and ref.startswith("noetl://") else None
+
+
 def _paths(value: object) -> list[list[str | int]] | None:
     """Return the deferred places, None when the server sends none or something else."""
     if not isinstance(value, list) or not all(isinstance(path, list) for path in value):

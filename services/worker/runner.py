@@ -7,13 +7,13 @@ import logging
 import random
 import time
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from services.worker.api import WorkerApi
 from services.worker.cancelling import CancelWatch
-from services.worker.command import BadCommandError, Command, parse_command
+from services.worker.command import BadCommandError, Command, parse_command, placeholder_of
 from services.worker.keychain_entries import KeychainEntries
 from services.worker.limits import (
     CANCEL_CHECK_SECONDS,
@@ -185,8 +185,8 @@ class CommandRunner:
         Raises:
             ToolError: it failed, or its output is too large.
         """
-        scope = CommandScope(command, self._shared)
         try:
+            scope = CommandScope(await self._completed(command), self._shared)
             outcome = await WORK.get(command.kind, run_tool_command)(scope)
         except (ApiUnavailableError, ApiRefusedError) as error:
             text = f"the API does not give what the command needs: {str(error)[:ERROR_DETAIL_MAX_CHARS]}"
@@ -195,6 +195,24 @@ class CommandRunner:
             text = f"the output has {len(outcome.encoded)} bytes; at most {self._box.result_max_bytes} are allowed"
             raise ToolError(command.kind, "RESULT_TOO_LARGE", text)
         return outcome
+
+    async def _completed(self, command: Command) -> Command:
+        """Return the command with the parts that the original's server keeps elsewhere because they are large.
+
+        Raises:
+            ToolError: one is gone.
+        """
+        parts: dict[str, Any] = {}
+        for name in ("tool_config", "input", "render_context"):
+            locator = placeholder_of(getattr(command, name))
+            if locator is None:
+                continue
+            found = await self._api.stored_result(locator)
+            if found is None or not isinstance(found[0], dict):
+                text = f"`{name}` of the command is stored as {locator}, which does not exist or has expired"
+                raise ToolError("worker", "REFERENCE_NOT_AVAILABLE", text)
+            parts[name] = found[0]
+        return replace(command, **parts) if parts else command
 
     def _key(self, command: Command, batch: int) -> str:
         return f"{command.command_id}:{command.attempt}:{batch}"

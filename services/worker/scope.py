@@ -25,6 +25,7 @@ from services.worker.tools.secret_stores import read_secret
 from shared.platform.settings import WorkerSettings
 
 Path = list[str | int]
+_PLAIN_KINDS = frozenset({"python"})  # its child has done it: a large output would hold up heartbeats here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,9 @@ class CommandScope:
         )
         began = time.monotonic()
         try:
-            output = to_plain(await run_tool(call, self.box))
+            output = await run_tool(call, self.box)
+            if kind not in _PLAIN_KINDS:
+                output = to_plain(output)
         except NotPlainError as error:
             raise ToolError(kind, "BAD_RESULT", str(error)) from error
         except ToolError as error:

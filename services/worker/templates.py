@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from services.worker.command import placeholder_of
 from services.worker.limits import (
     REFERENCE_DEPTH_MAX,
     REFERENCES_BYTES_MAX,
@@ -58,10 +59,8 @@ def with_references(value: Any, depth: int = 0) -> Any:
 
 def _original_reference(value: Mapping[str, Any]) -> ResultRef | None:
     """Return what the original puts in the place of a large part of a command, as a reference."""
-    ref = value.get("ref")
-    if value.get("kind") in ("result_ref", "temp_ref") and isinstance(ref, str) and ref.startswith("noetl://"):
-        return result_ref({**value, "locator": ref}, {})
-    return None
+    locator = placeholder_of(value)
+    return None if locator is None else result_ref({**value, "locator": locator}, {})
 
 
 def has_templates(value: Any, depth: int = 0) -> bool:

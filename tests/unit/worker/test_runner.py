@@ -333,3 +333,20 @@ async def test_registration_recovers(api: Recorded) -> None:
         "register",
         "deregister",
     ]
+
+
+async def test_parts_that_the_originals_server_keeps_elsewhere_are_read(api: Recorded, box: ToolBox) -> None:
+    """The original's server replaces each part of a command over 8 KiB by a placeholder."""
+    stored = {"code": "result = {'big': len(text)}", "args": {"text": "{{ step.text }}"}}
+    api.answers["/api/result/resolve"] = [(200, stored), (200, {"step": {"text": "x" * 9000}})]
+    api.command = command("python", {"kind": "result_ref", "ref": "noetl://execution/700/result/s_tool_config/1"})
+    api.command["context"]["render_context"] = {"kind": "result_ref", "ref": "noetl://execution/700/result/s_render/2"}
+    await handled(api, box)
+    assert api.batches()[-1][-3]["payload"]["response"] == {"big": 9000}
+
+
+async def test_a_part_that_is_gone_fails_the_command_by_name(api: Recorded, box: ToolBox) -> None:
+    api.answers["/api/result/resolve"] = [(404, {"detail": "not found"})]
+    api.command = command("noop", {"kind": "result_ref", "ref": "noetl://execution/700/result/s_tool_config/1"})
+    await handled(api, box)
+    assert "`tool_config` of the command is stored as noetl://" in api.batches()[-1][-3]["payload"]["error"]

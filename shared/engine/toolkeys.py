@@ -160,6 +160,7 @@ TOOL_KEYS: dict[str, dict[str, str]] = {
         "payload": "the same as `data`",
         "message": "the same as `data`",
         "sequence": "the same as `seq`",
+        "last": "true: the newest message of the stream",
         "credential": "the same as `auth`",
         "nats_url": "the same as `url`",
         "nats_user": "the same as `user`",

@@ -107,7 +107,9 @@ def _unpacked(raw: bytes, limit: int) -> bytes:
 
 
 def _read(path: Path, limit: int) -> tuple[bytes, int]:
-    with path.open("rb") as file:
+    """Return a file's content unpacked, and its size (bytes); one that was packed may have `.gz` behind its name."""
+    packed = path.with_name(f"{path.name}.gz")
+    with (packed if not path.exists() and packed.exists() else path).open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
         raise ValueError(f"it is over {limit} bytes")
@@ -129,12 +131,12 @@ def _parsed(body: bytes) -> Any:
 async def _from_file(uri: str, call: ToolCall, box: ToolBox) -> Any:
     path = local_path(uri, box)
     try:
-        body, _ = await asyncio.to_thread(_read, path, box.result_max_bytes)
+        body, size = await asyncio.to_thread(_read, path, box.result_max_bytes)
     except FileNotFoundError as error:
         raise ToolError(call.kind, "NOT_FOUND", f"the file {path} does not exist on this worker") from error
     except (OSError, ValueError) as error:
         raise ToolError(call.kind, "FILE", f"the file {path} cannot be read: {error}") from error
-    return _shown(_parsed(body))
+    return {"status": "success", "data": _parsed(body), "uri": uri, "size_bytes": size, "compressed": size != len(body)}
 
 
 def _no_cloud(uri: str, kind: str) -> None:
@@ -187,7 +189,7 @@ async def _put(call: ToolCall, box: ToolBox) -> dict[str, Any]:
 
 
 async def run(call: ToolCall, box: ToolBox) -> Any:
-    """`action: get` returns a stored result or a file, `put` stores `data` and returns where.
+    """`action: get` returns a stored result or a file as `data`, `put` stores `data` and returns where.
 
     Raises:
         ToolError: it is missing, too large, or lies where this worker does not reach.
@@ -202,6 +204,6 @@ async def run(call: ToolCall, box: ToolBox) -> Any:
     if uri is None:
         raise ToolError(call.kind, "BAD_CONFIG", "`action: get` needs `result_ref`, `uri` or `path`")
     if uri.startswith("noetl://"):
-        return _shown(await _stored(uri, call, box))
+        return {"status": "success", "data": await _stored(uri, call, box), "uri": uri, "source": "result_store"}
     _no_cloud(uri, call.kind)
     return await _from_file(uri, call, box)

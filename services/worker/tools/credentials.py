@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from services.worker.api import WorkerApi
 
 
+_SOURCES = ("credential", "credentials", "credential_store", "catalog")  # of `{source: credential, key: name}`
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """A credential's `type` and members; `name` is empty when the playbook wrote it out."""
@@ -135,6 +138,11 @@ async def resolved(auth: object, call: ToolCall, box: ToolBox, *, depth: int = 0
         return await named(auth, call, box)
     if not isinstance(auth, Mapping) or depth >= AUTH_DEPTH_MAX:
         raise ToolError(call.kind, "BAD_CONFIG", "`auth` must be a credential's name or an object with `type`")
+    if auth.get("source") in _SOURCES and isinstance(auth.get("key"), str) and not auth.get("credential"):
+        auth = {
+            **{key: value for key, value in auth.items() if key not in ("source", "key")},
+            "credential": auth["key"],
+        }
     alias = _by_alias(auth)
     if alias is not None:
         return await resolved(alias, call, box, depth=depth + 1)

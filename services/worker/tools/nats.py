@@ -150,7 +150,9 @@ async def _js_get_msg(call: ToolCall, nats: NatsSession, _limit: int) -> Json:
     if given is not None and not (given.isascii() and given.isdigit()):
         raise _bad("`seq` must be a number")
     if given is None and not subject:
-        raise _bad("operation js_get_msg needs `seq` or `subject`")
+        if not is_true(call.config.get("last")):
+            raise _bad("operation js_get_msg needs `seq`, `subject` or `last: true`")
+        given = str((await nats.js_stream_info(stream)).last_seq)
     found = await nats.js_get_msg(
         stream, seq=int(given[:19]) if given else None, subject=None if given else str(subject)
     )
@@ -161,17 +163,16 @@ async def _js_get_msg(call: ToolCall, nats: NatsSession, _limit: int) -> Json:
 
 
 async def _js_stream_info(call: ToolCall, nats: NatsSession, _limit: int) -> Json:
-    state = await nats.js_stream_info(_needed(call, "stream"))
-    return {
-        "status": "success",
-        "stream": state.name,
-        "subjects": list(state.subjects),
-        "messages": state.messages,
-        "bytes": state.bytes,
-        "first_seq": state.first_seq,
-        "last_seq": state.last_seq,
-        "consumer_count": state.consumers,
+    info = await nats.js_stream_info(_needed(call, "stream"))
+    config: Json = {"name": info.name, "subjects": list(info.subjects)}
+    state = {
+        "messages": info.messages,
+        "bytes": info.bytes,
+        "first_seq": info.first_seq,
+        "last_seq": info.last_seq,
+        "consumer_count": info.consumers,
     }
+    return {"status": "success", "stream": info.name, "config": config, "state": state, **config, **state}
 
 
 Operation = Callable[[ToolCall, NatsSession, int], Awaitable[Json]]

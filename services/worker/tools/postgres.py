@@ -36,11 +36,11 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyn
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "dsn": ("connection_string", "dsn", "database_url", "connection_url", "url"),
-    "host": ("db_host", "host", "hostname"),
-    "port": ("db_port", "port"),
-    "user": ("db_user", "user", "username"),
-    "password": ("db_password", "password"),
-    "database": ("db_name", "database", "dbname", "db"),
+    "host": ("db_host", "host", "hostname", "pg_host"),
+    "port": ("db_port", "port", "pg_port"),
+    "user": ("db_user", "user", "username", "pg_user"),
+    "password": ("db_password", "password", "pg_password"),
+    "database": ("db_name", "database", "dbname", "db", "pg_database"),
     "schema": ("schema", "db_schema", "search_path"),
     "sslmode": ("sslmode", "ssl_mode", "db_sslmode"),
 }

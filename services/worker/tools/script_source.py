@@ -22,8 +22,9 @@ def _failed(call: ToolCall, text: str, *, retryable: bool = False) -> ToolError:
 
 
 def local_path(text: str, box: ToolBox) -> Path:
-    """Return the file that a path or `file://` address means; relative ones start at `NOETL_WORKER_FILES_DIR`."""
+    """Return the file that a path, `file://` or `artifact://` means; relative ones start at `NOETL_WORKER_FILES_DIR`."""
     plain = unquote(urlsplit(text).path) if text.startswith("file://") else text
+    plain = plain.replace("artifact://localfs/", "/").replace("artifact://", "")
     root = Path(box.settings.noetl_worker_files_dir) if box.settings else Path()
     return root / Path(plain).expanduser()
 

@@ -16,7 +16,9 @@ from services.worker.tools.limits import (
 )
 from services.worker.tools.postgres import Connection, failures, limit_statements, rows_of, target_for
 from services.worker.tools.script_source import local_path
+from services.worker.tools.sql_text import split
 from services.worker.tools.transfer_csv import CsvFile
+from services.worker.tools.transfer_query import rows_of_query, run_per_row
 from services.worker.tools.transfer_rows import Row, at_path, csv_rows, csv_text, file_of, http_rows
 from services.worker.tools.transfer_sql import (
     KEYS,
@@ -64,6 +66,7 @@ class _Plan:
     mode: str
     chunk_rows: int
     mapping: Mapping[str, str]
+    query: str  # of the target, run per row; empty: the rows go into its table
 
 
 def _bad(text: str) -> ToolError:
@@ -107,7 +110,15 @@ def _plan(call: ToolCall) -> _Plan:
         mode=_MODES[mode],
         chunk_rows=int(text),
         mapping={str(key): str(value) for key, value in mapping.items()},
+        query=_target_query(target) if target_type == "postgres" else "",
     )
+
+
+def _target_query(target: Mapping[str, Any]) -> str:
+    statements = split(str(target.get("query") or ""))
+    if len(statements) > 1:
+        raise _bad(f"`target.query` must be one statement, not {len(statements)}")
+    return statements[0].text if statements else ""
 
 
 def _side_call(call: ToolCall, side: Mapping[str, Any]) -> ToolCall:
@@ -145,9 +156,7 @@ async def _write(plan: _Plan, connection: Connection, columns: Sequence[str], co
         if plan.mode == "replace":
             await connection.execute(truncate(table))
         return await copy(connection, schema, name, columns)
-    keys = keys_given(plan.target) or [row["name"] for row in await connection.fetch(KEYS, table)]
-    if not keys:
-        raise _bad("mode upsert needs `target.key`: the table has no primary key")
+    keys = keys_given(plan.target) or [row["name"] for row in await connection.fetch(KEYS, table)] or list(columns[:1])
     missing = [key for key in keys if key not in columns]
     if missing:
         raise _bad(f"mode upsert: the rows have no key column {', '.join(missing)}")
@@ -242,6 +251,29 @@ async def _postgres_to_postgres(plan: _Plan, source: Connection, target: Connect
     return await _write(plan, target, list(wanted), copy), list(wanted)
 
 
+async def _rows_to_query(plan: _Plan, call: ToolCall, box: ToolBox, target: Connection) -> Moved:
+    columns: list[str] = list(plan.mapping)
+
+    async def values() -> AsyncIterator[list[list[Any]]]:
+        nonlocal columns
+        async for chunk in _chunks(plan, call, box):
+            columns = columns or list(chunk[0])
+            sources = list(plan.mapping.values()) or columns
+            yield [[at_path(row, source) for source in sources] for row in chunk]
+
+    return await run_per_row(target, plan.query, values(), KIND), columns
+
+
+async def _postgres_to_query(plan: _Plan, source: Connection, target: Connection) -> Moved:
+    query = source_query(plan.source, KIND)
+    names = await rows_of(source, query)
+    mapping = dict(plan.mapping) or {name: name for name in names}
+    _known(mapping, names)
+    async with source.transaction():
+        rows = rows_of_query(source, select(query, mapping), plan.chunk_rows)
+        return await run_per_row(target, plan.query, rows, KIND), list(mapping)
+
+
 async def _to_postgres(plan: _Plan, call: ToolCall, box: ToolBox) -> Moved:
     pools = part(box.postgres, KIND, "connections to Postgres")
     place = await target_for(_side_call(call, plan.target), box)
@@ -250,11 +282,13 @@ async def _to_postgres(plan: _Plan, call: ToolCall, box: ToolBox) -> Moved:
             await limit_statements(target, call.timeout_seconds)
             async with target.transaction():
                 if plan.source_type != "postgres":
-                    return await _rows_to_postgres(plan, call, box, target)
+                    move = _rows_to_query if plan.query else _rows_to_postgres
+                    return await move(plan, call, box, target)
                 origin = await target_for(_side_call(call, plan.source), box)
                 async with pools.connection(replace(origin, purpose="source"), KIND) as source:
                     await limit_statements(source, call.timeout_seconds)
-                    return await _postgres_to_postgres(plan, source, target)
+                    move_rows = _postgres_to_query if plan.query else _postgres_to_postgres
+                    return await move_rows(plan, source, target)
 
 
 # --- into files -------------------------------------------------------------------------------------------------------
@@ -314,14 +348,17 @@ async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
     """
     plan = _plan(call)
     into_postgres = plan.target_type == "postgres"
-    place = ".".join(filter(None, table_of(plan.target, KIND))) if into_postgres else file_of(plan.target, KIND)
+    if plan.query:
+        place = "custom_query"
+    else:
+        place = ".".join(filter(None, table_of(plan.target, KIND))) if into_postgres else file_of(plan.target, KIND)
     rows, columns = await (_to_postgres if into_postgres else _to_csv)(plan, call, box)
     return {
         "status": "success",
         "direction": f"{plan.source_type}_to_{plan.target_type}",
         "source_type": plan.source_type,
         "target_type": plan.target_type,
-        "mode": plan.mode,
+        "mode": "custom" if plan.query else plan.mode,
         "rows_transferred": rows,
         "row_count": rows,
         "chunks_processed": -(-rows // plan.chunk_rows),

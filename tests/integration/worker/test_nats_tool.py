@@ -89,9 +89,11 @@ async def test_streams(nats: Call, nats_server: NatsServer, bucket: str) -> None
     message = await nats("js_get_msg", stream=bucket, seq="1")
     assert (message["data"], message["subject"], message["headers"]["X"]) == ({"n": 1}, f"{bucket}.a", "y")
     assert (await nats("js_get_msg", stream=bucket, subject=f"{bucket}.a"))["seq"] == 1
+    assert (await nats("js_get_msg", stream=bucket, last=True))["seq"] == 1
     assert (await nats("js_get_msg", stream=bucket, seq=99))["status"] == "not_found"
     info = await nats("js_stream_info", stream=bucket)
     assert (info["messages"], info["subjects"], info["last_seq"]) == (1, [f"{bucket}.>"], 1)
+    assert (info["state"]["messages"], info["config"]["name"]) == (1, bucket)
     await refused(nats, "NOT_FOUND", "js_stream_info", stream="never")
     await refused(nats, "NOT_FOUND", "js_get_msg", stream="never", seq=1)
     await client.jetstream().delete_stream(bucket)

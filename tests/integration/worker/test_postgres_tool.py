@@ -122,6 +122,7 @@ async def test_ways_to_name_the_database(call: Call, database: str, api: FakeApi
         {"auth": {"credential": "pg"}},
         {"auth": {"type": "postgres", "credential": "wrapped"}},
         {"auth": {"main": {"type": "postgres", "key": "pg"}}},
+        {"auth": {"source": "credential", "key": "pg"}},
         {"auth": {"type": "postgres", **fields}},
         {"connection_string": database},
         fields,

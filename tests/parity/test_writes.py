@@ -56,6 +56,12 @@ WRITE_MASKS: tuple[Mask, ...] = (
     *(Mask(route="* *", at=f"*{end}", kind=MaskKind.TIME, reason=_NOW) for end in _TIMES),
     Mask(route="GET /api/executions/{execution_id}*", at="/duration_*", kind=MaskKind.TYPE, reason=_NOW),
     Mask(route="POST /api/events/batch", at="/queue_depth", kind=MaskKind.TYPE, reason="load of the moment"),
+    Mask(
+        route="POST /api/auth/session/validate",
+        at="/error",
+        kind=MaskKind.TYPE,
+        reason="the users' database is not there",
+    ),
     Mask(route="POST /api/worker/pool/register", at="/runtime_id", kind=MaskKind.ID, reason="minted"),
     *(
         Mask(route="GET /api/executions", at=f"/{index}/{key}", kind=MaskKind.ANY, reason=_NO_WORKER)

@@ -32,9 +32,7 @@ RESPONSE_OVERHEAD_BYTES = 1 << 20  # of a child's answer beside the output itsel
 TASKS_MAX = 200  # of one sequence; as the engine's
 SELECT_MAX = 100  # members in `output.select`
 SEQUENCE_RUNS_MAX = 10_000  # runs of all tasks of one sequence, retries and jumps included: it always ends
-SEQUENCE_VARIABLES_MAX_BYTES = (
-    131_072  # of what a sequence sets: it travels in the event even when its result is stored
-)
+SEQUENCE_VARIABLES_MAX_BYTES = 2 << 20  # of what a sequence sets: it is in the event even when its result is stored
 CURSOR_ROWS = 100_000  # rows of one slot without `cursor.options.max_iterations`; the original's default
 CURSOR_ROWS_MAX = 10_000_000
 CURSOR_CONCURRENCY_MAX = 64  # rows of one slot at once

@@ -66,15 +66,16 @@ class ResultRef(dict[str, Any]):
         if value is LOST:
             raise LostDataError(f"the stored result {self.locator} does not exist or has expired")
         reference = self.get("reference")
-        if isinstance(reference, Mapping) and reference.get("kind") == "result_ref" and isinstance(value, Mapping):
-            return (
-                value["data"] if {"status", "data"} <= value.keys() else value
-            )  # the Rust line stores a wrapped result
+        wrapped = isinstance(reference, Mapping) and reference.get("kind") == "result_ref"  # by the Rust line
+        if wrapped and isinstance(value, Mapping) and {"status", "data"} <= value.keys():
+            return value["data"]
         return value
 
-    def __missing__(self, key: str) -> Any:
+    def __missing__(self, key: str | int) -> Any:
         value = self.resolved()
         if isinstance(value, Mapping) and key in value:
+            return value[key]
+        if isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
             return value[key]
         if key in ("data", "result"):
             return value["results"] if is_loop_result(value) else value

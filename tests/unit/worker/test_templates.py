@@ -68,6 +68,22 @@ async def test_a_stored_result_is_loaded_once_and_only_when_it_is_needed() -> No
     assert store.asked == ["noetl://big"]
 
 
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{{ big[1] }}", 5),
+        ("{{ big[-1] }}", 5),
+        ("{{ big[9] }}", None),
+        ("{{ big | length }}", 2),
+        ("{{ big | first }}", 4),
+        ("{% for x in big %}{{ x }};{% endfor %}", "4;5;"),
+        ("{{ big }}", [4, 5]),
+    ],
+)
+async def test_a_stored_list_is_a_list(template: str, value: Any) -> None:
+    assert await rendered(template, Store(big=[4, 5]), big=reference("big")) == value
+
+
 async def test_the_originals_placeholders_are_references_too() -> None:
     placeholder = {"kind": "result_ref", "ref": "noetl://big", "store": "kv"}
     assert await rendered("{{ step.rows }}", Store(big={"rows": [1]}), step=placeholder) == [1]

@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import contextlib
 import ctypes
+import datetime
 import importlib
 import inspect
 import io
@@ -23,6 +24,7 @@ import struct
 import sys
 import traceback
 import types
+import uuid
 from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any, BinaryIO
@@ -36,6 +38,7 @@ MODULE = "__noetl__"
 _RETURN = "__playhead_return__"
 _PR_SET_PDEATHSIG = 1
 _MISSING = object()
+_KNOWN = {"json": json, "os": os, "datetime": datetime, "uuid": uuid}  # modules that the original has there unasked
 
 
 class _Returned(BaseException):
@@ -133,7 +136,7 @@ def run_code(job: Mapping[str, Any]) -> Any:
     module = types.ModuleType(MODULE)  # a real module: dataclasses and pickle look theirs up by name
     sys.modules[MODULE] = module
     space = module.__dict__
-    space |= {"__builtins__": builtins, "json": json, _RETURN: _raise_returned, **known}  # the original has json there
+    space |= {"__builtins__": builtins, **_KNOWN, _RETURN: _raise_returned, **known}
     space |= _imported(job.get("libs") or {})
     before = set(space)
     if "result" not in given:

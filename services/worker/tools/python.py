@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 from collections.abc import Mapping
@@ -42,6 +43,20 @@ def tool_input(call: ToolCall) -> dict[str, Any]:
     return {key: value for key, value in merged.items() if not key.startswith("__loop_")}
 
 
+def _parameters(code: str) -> list[str]:
+    """Return the parameters of `main`: those that the input lacks come from the names of templates, as in the original."""
+    if "def main" not in code:
+        return []
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):  # the child says what is wrong, with the line
+        return []
+    mains = [
+        node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == "main"
+    ]
+    return [parameter.arg for main in mains for parameter in (*main.args.args, *main.args.kwonlyargs)]
+
+
 def _surroundings(call: ToolCall) -> dict[str, Any]:
     """Return environment, working directory and memory limit (bytes) that the tool asks for."""
     env, directory, memory = (call.config.get(key) for key in ("env", "cwd", "memory_bytes"))
@@ -65,7 +80,8 @@ async def run(call: ToolCall, box: ToolBox) -> Any:
     """
     code = await _code(call, box)
     context = {"context": call.context, **call.context}
-    names = {name: context[name] for name in _CONTEXT_NAMES if name in context and name in code}
+    wanted = (*_CONTEXT_NAMES, *_parameters(code))
+    names = {name: context[name] for name in wanted if name in context and name in code}
     libs = call.config.get("libs")
     job = {
         "code": code,

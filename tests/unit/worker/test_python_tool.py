@@ -185,4 +185,13 @@ async def test_code_that_eats_memory_ends_and_the_worker_goes_on(call: Call, box
     with pytest.raises(ToolError) as failure:
         await call("python", code="held = []\nwhile True:\n    held.append(bytearray(1 << 20))", seconds=60)
     assert failure.value.code in ("MemoryError", "PROCESS_DIED")
-    assert await call("python", code="result = json.dumps({'a': 1})") == '{"a": 1}'
+
+
+async def test_modules_and_names_that_the_original_has_unasked(call: Call) -> None:
+    code = "result = [json.dumps(1), os.sep, datetime.date(2026, 1, 2).year, uuid.UUID(int=0).version]"
+    assert await call("python", code=code) == ["1", "/", 2026, None]
+    main = "def main(a, patient_id, page=1):\n    return [a, patient_id, page]"
+    assert await call("python", code=main, given={"a": 0}, context={"a": 9, "patient_id": 7, "other": 1}) == [0, 7, 1]
+    with pytest.raises(ToolError) as failure:
+        await call("python", code=main, given={"a": 0})
+    assert "patient_id" in failure.value.message

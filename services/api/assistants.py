@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from services.api.http import HttpError, not_found
+from services.api.metrics import ASSISTANT_RUNS
 from services.api.redaction import redact
 from services.api.starting import start_execution
 from services.api.store.queries import queries
@@ -138,6 +139,7 @@ async def run_assistant(
         raw = _newest(rows[0])
     if terminal is not None:
         raw.setdefault("terminal_event", {**terminal, "created_at": time_offset(terminal["created_at"])})
+    ASSISTANT_RUNS.labels(_status(terminal)).inc()
     return AssistantRun(
         execution_id=started.execution_id, status=_status(terminal), report=redact(report), raw=redact(raw)
     )

@@ -18,6 +18,7 @@ import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from services.api.http import HttpError
+from services.api.outbound import outbound
 
 DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 ASSERTION_SECONDS = 3600  # the longest that Google takes
@@ -72,6 +73,11 @@ def assertion(info: Mapping[str, Any], scopes: Sequence[str], *, audience: str, 
 
 
 async def _ask(method: str, url: str, **options: Any) -> dict[str, Any]:
+    with outbound("google"):
+        return await _asked(method, url, **options)
+
+
+async def _asked(method: str, url: str, **options: Any) -> dict[str, Any]:
     try:
         async with (
             asyncio.timeout(REQUEST_SECONDS),

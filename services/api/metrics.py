@@ -32,6 +32,14 @@ SECRET_ACCESSES = Counter(
     "noetl_secret_accesses", "Accesses to credentials and keychain entries", ["operation", "outcome"]
 )
 AUDIT_LOST = Counter("noetl_audit_lost_rows", "Audit rows lost because the database was away for too long")
+USER_SQL = Counter("noetl_user_sql_statements", "SQL statements given by people", ["outcome"])
+OUTBOUND_SECONDS = Histogram(
+    "noetl_api_outbound_seconds",
+    "HTTP requests that the API itself makes",
+    ["target", "outcome"],
+    buckets=LATENCY_BUCKETS,
+)
+ASSISTANT_RUNS = Counter("noetl_assistant_runs", "AI playbooks run for a request", ["status"])
 UP = Gauge("noetl_up", "1 while the process serves")
 POOL_IN_USE = Gauge("noetl_postgres_connections_in_use", "Database connections lent out now")
 POOL_WAITING = Gauge("noetl_postgres_requests_waiting", "Requests waiting for a database connection now")

@@ -20,10 +20,12 @@ import orjson
 from pydantic_core import to_jsonable_python
 
 from services.api.http import HttpError, not_found, overloaded, unprocessable
+from services.api.metrics import USER_SQL
 from services.api.secrets_at_rest import unseal
 from services.api.sql_errors import error_text
 from services.api.store import credentials
 from services.api.store.queries import queries
+from shared.platform.tracing import span
 from shared.wire.sql_arguments import argument
 
 if TYPE_CHECKING:
@@ -202,8 +204,20 @@ class UserSql:
         """
         text, values = numbered(query, parameters)
         word = _first_word(text)
-        if not writable and word in _NOT_READ_ONLY:
-            raise StatementError(f"cannot execute {word} in a read-only transaction")
+        outcome = "refused"
+        try:
+            if not writable and word in _NOT_READ_ONLY:
+                raise StatementError(f"cannot execute {word} in a read-only transaction")
+            with span("user sql", writable=writable):
+                answer = await self._transact(place, text, values, schema=schema, writable=writable)
+            outcome = "ok"
+            return answer
+        finally:
+            USER_SQL.labels(outcome).inc()
+
+    async def _transact(
+        self, place: Place, text: str, values: Sequence[Any], *, schema: str | None, writable: bool
+    ) -> Answer:
         async with self._connected(place) as connection:
             transaction = connection.transaction(readonly=not writable)
             try:

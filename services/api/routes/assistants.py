@@ -50,11 +50,7 @@ def _common(path: str, run: AssistantRun) -> dict[str, Any]:
 async def explain(call: Call) -> web.StreamResponse:
     """Run the explaining playbook on a catalog entry and wait for its report."""
     body: ExplainBody = call.body
-    database = call.context.database
-    if body.catalog_id is not None:
-        row = await store.entry_by_id(database, body.catalog_id)
-    else:
-        row = await store.entry_by_path(database, body.path or "", body.version)
+    row = await store.entry(call.context.database, catalog_id=body.catalog_id, path=body.path, version=body.version)
     if row is None:
         raise not_found("Target playbook not found in catalog")
     if row["kind"] not in EXECUTABLE_KINDS:

@@ -205,10 +205,7 @@ async def list_agents(call: Call) -> web.StreamResponse:
 async def resource(call: Call) -> web.StreamResponse:
     """Answer one version; the newest when none is named."""
     body: ResourceBody = call.body
-    if body.catalog_id is not None:
-        row = await store.entry_by_id(call.context.database, body.catalog_id)
-    else:
-        row = await store.entry_by_path(call.context.database, body.path or "", body.version)
+    row = await store.entry(call.context.database, catalog_id=body.catalog_id, path=body.path, version=body.version)
     if row is None:
         raise not_found("Catalog entry not found")
     return reply(entry_document(row))

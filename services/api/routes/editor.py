@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, not_found, reply
-from services.api.inputs import Key, OptionalKey, Page, Version, path_text, truncated
-from services.api.models import Id, Lax
+from services.api.inputs import Key, Page, Version, path_text, truncated
+from services.api.models import Lax
 from services.api.registration import catalog_kind, check_document, decoded, register, warning_headers
 from services.api.routes.catalog import (
     CONTENT_CHARS_MAX,
@@ -20,6 +20,7 @@ from services.api.routes.catalog import (
     Entries,
     Entry,
     RegisterReply,
+    ResourceBody,
     entry_document,
     registered,
 )
@@ -71,20 +72,6 @@ class DeleteReply(BaseModel):
     deleted: int
 
 
-class ResourceQuery(Lax):
-    """Which entry: `catalog_id`, or `path` with an optional `version`."""
-
-    catalog_id: Id | None = None
-    path: OptionalKey = None
-    version: Version = None
-
-    @model_validator(mode="after")
-    def _one_identifier(self) -> ResourceQuery:
-        if self.catalog_id is None and self.path is None:
-            raise ValueError("At least one identifier must be provided: catalog_id or path")
-        return self
-
-
 class VersionQuery(Lax):
     """Which version; the newest when absent."""
 
@@ -128,18 +115,14 @@ class FormReply(BaseModel):
     "/api/catalog/resource",
     "Read a document",
     role=Access.VIEWER,
-    query=ResourceQuery,
+    query=ResourceBody,
     response=Entry,
     errors=(404,),
 )
 async def resource(call: Call) -> web.StreamResponse:
     """As `POST /api/catalog/resource`, with the names in the query."""
-    query: ResourceQuery = call.query
-    database = call.context.database
-    if query.catalog_id is not None:
-        row = await store.entry_by_id(database, query.catalog_id)
-    else:
-        row = await store.entry_by_path(database, query.path or "", query.version)
+    query: ResourceBody = call.query
+    row = await store.entry(call.context.database, catalog_id=query.catalog_id, path=query.path, version=query.version)
     if row is None:
         raise not_found("Catalog entry not found")
     return reply(entry_document(row))

@@ -16,6 +16,7 @@ from services.api.discovery import fetch_tools
 from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.inputs import Version, path_text
 from services.api.models import Lax
+from services.api.outbound import outbound
 from services.api.playbooks import EXECUTABLE_KINDS
 from services.api.redaction import redact
 from services.api.registration import register
@@ -338,7 +339,8 @@ async def discover(call: Call) -> web.StreamResponse:
         text = "(set spec.discovery.refresh_via or spec.discovery.tools_list_url)"
         raise HttpError(422, f"Mcp resource '{row['path']}' has no discovery configured {text}")
     hosts = call.context.settings.noetl_mcp_discovery_hosts.lower().replace(",", " ").split()
-    tools = await fetch_tools(str(found["tools_list_url"]), allowed_hosts=hosts)
+    with outbound("mcp"):
+        tools = await fetch_tools(str(found["tools_list_url"]), allowed_hosts=hosts)
     before = spec["tools"] if isinstance(spec.get("tools"), list) else []
     answer |= {"strategy": "direct", "tool_count_before": len(before), "tool_count_after": len(tools)}
     if body.force or _names(before) != _names(tools):

@@ -97,6 +97,13 @@ async def entry_by_path(database: Database, path: str, version: int | None) -> R
     return await database.fetchrow(_SQL["entry_by_path"], path, version)
 
 
+async def entry(database: Database, *, catalog_id: int | None, path: str | None, version: int | None) -> Row | None:
+    """Return the entry with that id, else a version of `path`, or the newest."""
+    if catalog_id is not None:
+        return await entry_by_id(database, catalog_id)
+    return await entry_by_path(database, path or "", version)
+
+
 async def newest_of(database: Database, reference: str) -> Row | None:
     """Return what `reference` names: the newest version of a path, or the entry with that id when it is digits."""
     row = await entry_by_path(database, reference, None)

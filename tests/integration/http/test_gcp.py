@@ -13,8 +13,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from services.dev.processes import free_port
 from tests.support.api import RunningApi, running_api
+from tests.support.web import serving
 
 PATH = "/api/gcp/token"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
@@ -58,16 +58,9 @@ class Google:
 @pytest.fixture(scope="module")
 async def google() -> AsyncIterator[Google]:
     made = Google()
-    app = web.Application()
-    app.router.add_post("/token", made.token)
-    app.router.add_get("/metadata", made.metadata)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    made.url = f"http://127.0.0.1:{port}"
-    yield made
-    await runner.cleanup()
+    async with serving(web.post("/token", made.token), web.get("/metadata", made.metadata)) as url:
+        made.url = url
+        yield made
 
 
 @pytest.fixture(scope="module")

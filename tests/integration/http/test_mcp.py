@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from services.api.discovery import is_public
-from services.dev.processes import free_port
 from tests.e2e.playbooks import LINEAR, SLEEPING
 from tests.support.api import RunningApi, running_api
+from tests.support.web import serving
 
 RPC = "/api/mcp/playbook/e2e/linear/jsonrpc"
 SERVER = """
@@ -41,15 +41,9 @@ class ToolServer:
 @pytest.fixture
 async def tools() -> AsyncIterator[ToolServer]:
     server = ToolServer()
-    app = web.Application()
-    app.router.add_get("/tools", server.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    server.url = f"http://127.0.0.1:{port}/tools"
-    yield server
-    await runner.cleanup()
+    async with serving(web.get("/tools", server.answer)) as url:
+        server.url = f"{url}/tools"
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.engine.jsontext import dumps, size_of
 from shared.engine.limits import CONTEXT_NAME_BYTES_MAX, RENDER_CONTEXT_BYTES_MAX
+from shared.engine.outcome import error_info
 from shared.engine.references import ResultRef, as_result, result_ref
 from shared.engine.state import LoopState, State, StepRun
 
@@ -17,9 +18,7 @@ def output_of(run: StepRun | None) -> dict[str, Any]:
     if run is None or run.status == "skipped":
         return {"status": "ok", "data": None, "error": None, "ref": None}
     if run.status == "failed":
-        response = run.response
-        error = response.get("error") if isinstance(response, Mapping) else None
-        return {"status": "error", "data": response, "error": error or run.error, "ref": None}
+        return {"status": "error", "data": run.response, "error": error_info(run.response, run.error), "ref": None}
     data = run.response
     ref = data.get("reference") if isinstance(data, ResultRef) else None
     found: dict[str, Any] = {"status": "ok", "data": data, "error": None, "ref": ref}

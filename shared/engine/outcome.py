@@ -126,6 +126,36 @@ def error_text(event: Event, response: Any) -> str:
     return "the command was cancelled" if event.type == "command.cancelled" else "the command failed"
 
 
+class ErrorInfo(dict[str, Any]):
+    """An error as templates see it: members `message`, `kind`, `code`, `retryable`; as text it is its message.
+
+    Some playbooks print `output.error`, others ask for `output.error.kind` or whether a word is in it; all are meant.
+    """
+
+    def __str__(self) -> str:
+        return str(self.get("message") or "")
+
+    def __contains__(self, item: object) -> bool:
+        return super().__contains__(item) or (isinstance(item, str) and item in str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == other if isinstance(other, str) else super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+
+def error_info(response: Any, text: str | None) -> ErrorInfo:
+    """Return the error of a failed run, from what its tool answered and from `text`, what the log says."""
+    given = response.get("error") if isinstance(response, Mapping) else None
+    if isinstance(given, Mapping):
+        return ErrorInfo({"message": text, **given})
+    found = {key: response.get(key) for key in ("kind", "code", "retryable")} if isinstance(response, Mapping) else {}
+    return ErrorInfo({"message": str(given or text or ""), **found})
+
+
 def _is_sequence(response: Any) -> bool:
     return isinstance(response, Mapping) and response.keys() >= _SEQUENCE_KEYS
 

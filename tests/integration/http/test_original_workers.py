@@ -47,7 +47,7 @@ metadata: {name: given, path: e2e/given}
 workflow:
   - step: start
     input: {a: 1, b: 1}
-    tool: {kind: python, input: {b: 2}, code: "result = a + b"}
+    tool: {kind: python, input: {b: 2}, code: "result = a + b"}  # the step wins
 """
 POOLS = """
 apiVersion: noetl.io/v2
@@ -305,7 +305,7 @@ async def test_step_input_reaches_both_workers(original: Original) -> None:
     await original.api.start(STEP_INPUT)
     _, command = await worker.take()
     config = worker.tool_config(command)
-    assert config.get("args", config.get("input")) == {"a": 1, "b": 2}
+    assert config.get("args", config.get("input")) == {"a": 1, "b": 1}
 
 
 async def test_the_rust_worker_is_never_told_to_try_a_dead_command_again(original: Original) -> None:

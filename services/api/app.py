@@ -29,6 +29,7 @@ from services.api.routes import (
     analysis,
     assistants,
     audit,
+    batches,
     catalog,
     commands,
     credentials,
@@ -39,17 +40,25 @@ from services.api.routes import (
     events,
     execution,
     executions,
+    frames,
     gcp,
     health,
     internal,
+    internal_hooks,
     keychain,
+    lookups,
     mcp,
+    rendering,
+    replay,
     results,
     runtime,
+    runtimes,
     sql,
     stream,
+    subscriptions,
     suites,
     system,
+    temp,
     tokens,
     variables,
 )
@@ -62,6 +71,7 @@ from services.api.store.migrate import MigrationError, require_current_schema
 from services.api.store.migrate import migrate as migrate_database
 from services.api.store.stream_batch import WireOptions
 from services.api.store.stream_writer import Committed, StreamWriter
+from services.api.stream_watch import watch
 from services.api.timers import TimerClock
 from services.api.user_sql import UserSql
 from services.api.wallet import Wallet
@@ -89,6 +99,8 @@ TABLES: tuple[RouteTable, ...] = (
     analysis.routes,
     executions.routes,
     events.routes,
+    batches.routes,
+    lookups.routes,
     commands.routes,
     catalog.routes,
     assistants.routes,
@@ -99,6 +111,7 @@ TABLES: tuple[RouteTable, ...] = (
     gcp.routes,
     keychain.routes,
     variables.routes,
+    rendering.routes,
     results.routes,
     sql.routes,
     database_routes.routes,
@@ -109,6 +122,13 @@ TABLES: tuple[RouteTable, ...] = (
     tokens.routes,
     audit.routes,
     wallet_routes.routes,
+    temp.routes,
+    replay.routes,
+    frames.routes,
+    runtimes.routes,
+    subscriptions.routes,
+    internal.routes,
+    internal_hooks.routes,
 )
 
 CONTEXT: web.AppKey[ApiContext] = web.AppKey("context", ApiContext)
@@ -148,7 +168,7 @@ def _mounted(spec: RouteSpec) -> Callable[[web.Request], Awaitable[web.StreamRes
                 return response
         except HttpError as error:
             status = error.status
-            return error_reply(error)
+            return error_reply(error, rust=spec.rust_errors)
         except (TimeoutError, OSError) as error:
             status = 503
             log.warning("dependency unavailable", extra={"route": spec.path, "error": type(error).__name__})
@@ -245,6 +265,10 @@ def _unexpected(request: web.Request, error: Exception) -> web.Response:
     if isinstance(error, asyncpg.DataError):
         log.info("values refused", extra={"path": request.path, "error": type(error).__name__})
         return error_reply(HttpError(422, f"the database refuses these values: {type(error).__name__}"))
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        log.info("values conflict", extra={"path": request.path, "error": type(error).__name__})
+        detail = {"code": "conflict", "message": f"this conflicts with what is stored ({error.constraint_name})"}
+        return error_reply(HttpError(409, detail))
     if type(error).__module__.startswith("asyncpg"):
         log.warning("database refused", extra={"path": request.path, "error": type(error).__name__})
         return error_reply(_unavailable())
@@ -283,7 +307,7 @@ async def open_context(settings: ApiSettings, stack: AsyncExitStack, stopping: a
         dsn, node_id=settings.noetl_snowflake_node_id, layout=SnowflakeLayout(settings.noetl_snowflake_layout)
     )
     stack.push_async_callback(ids.close)
-    bus = Bus()
+    bus = Bus(readers_max=settings.noetl_streams_max, readers_per_client_max=settings.noetl_streams_per_client_max)
     listeners: list[Callable[[Committed], None]] = [bus.committed]
 
     def on_commit(change: Committed) -> None:
@@ -381,12 +405,15 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             group.create_task(context.timers.run(drained))
             group.create_task(_attach_nats(context, stop))
             group.create_task(housekeeping(context, drained))
+            watching = group.create_task(watch(context, stop))
             site = web.TCPSite(runner, settings.noetl_host, settings.noetl_port, backlog=1024)
             await site.start()
             log.info(
                 "serving", extra={"host": settings.noetl_host, "port": settings.noetl_port, "node": context.ids.node_id}
             )
             await stop.wait()
+            context.bus.wake_all()
+            watching.cancel()
             await runner.cleanup()
             drained.set()
             context.bus.kick()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,3 +44,4 @@ class ApiContext:
     started_at_monotonic: float
     children: ChildWatch = field(init=False)
     timers: TimerClock = field(init=False)
+    results_deleted: Counter[str] = field(default_factory=Counter)  # by cause, since the start

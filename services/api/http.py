@@ -78,9 +78,20 @@ def reply(value: object, *, status: int = 200, headers: Mapping[str, str] | None
     return web.Response(body=dumps(value), status=status, content_type="application/json", headers=headers)
 
 
-def error_reply(error: HttpError) -> web.Response:
-    """Return the answer of an `HttpError`."""
-    return reply({"detail": error.detail, **error.more}, status=error.status, headers=error.headers)
+def error_reply(error: HttpError, *, rust: bool = False) -> web.Response:
+    """Return the answer of an `HttpError`; with `rust` also under the keys that clients of the Rust server read."""
+    document: dict[str, object] = {"detail": error.detail, **error.more}
+    if rust:
+        document |= {"error": _error_text(error.detail), "status": error.status}
+    return reply(document, status=error.status, headers=error.headers)
+
+
+def _error_text(detail: object) -> str:
+    if isinstance(detail, Mapping):
+        return str(detail.get("message") or detail.get("code"))
+    if isinstance(detail, list):
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in detail)
+    return str(detail)
 
 
 @dataclass(slots=True)
@@ -92,6 +103,11 @@ class Call:
     actor: Actor = NOBODY
     body: Any = None
     query: Any = None
+
+    @property
+    def client(self) -> str:
+        """Whom per-client limits count: the address of the peer, which behind a proxy is the proxy's."""
+        return self.request.remote or "unknown"
 
     def path(self, name: str) -> str:
         """Return the path parameter `name`."""
@@ -132,8 +148,10 @@ class RouteSpec:
     response: type[BaseModel] | None = None
     status: int = 200
     errors: tuple[int, ...] = ()
+    empty: tuple[int, ...] = ()  # further good statuses, without a body
     media_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()  # request headers with their meaning; all optional
+    rust_errors: bool = False  # errors also as the Rust server words them, for routes that only it has
     body_bytes_max: int | None = None  # None: NOETL_MAX_BODY_BYTES
 
     @property

@@ -40,6 +40,9 @@ OUTBOUND_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 ASSISTANT_RUNS = Counter("noetl_assistant_runs", "AI playbooks run for a request", ["status"])
+STREAMS_CLOSED = Counter("noetl_event_stream_closed", "Event streams that the server ended", ["reason"])
+STREAMS_OPEN = Gauge("noetl_event_streams_open", "Event streams open now")
+CONNECTION_LEASES = Counter("noetl_postgres_leases", "Database connections lent out")
 UP = Gauge("noetl_up", "1 while the process serves")
 POOL_IN_USE = Gauge("noetl_postgres_connections_in_use", "Database connections lent out now")
 POOL_WAITING = Gauge("noetl_postgres_requests_waiting", "Requests waiting for a database connection now")

@@ -132,7 +132,8 @@ class CancellationQuery(Lax):
 class StreamQuery(Lax):
     """Query of the event stream."""
 
-    after_version: int = Field(0, ge=0, le=ID_MAX, description="resume after this stream version")
+    since: int | None = Field(None, ge=0, le=ID_MAX, description="resume after this stream version")
+    after_version: int = Field(0, ge=0, le=ID_MAX, description="the same, under its older name; `since` wins")
 
 
 class OutboxClaimBody(Lax):

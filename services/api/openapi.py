@@ -94,6 +94,7 @@ def _operation(spec: RouteSpec, schemas: Mapping[type[BaseModel], Mapping[str, A
             }
         },
     }
+    operation["responses"] |= {str(status): {"description": HTTPStatus(status).phrase} for status in spec.empty}
     parameters = _parameters(spec)
     if parameters:
         operation["parameters"] = parameters
@@ -189,7 +190,7 @@ def _section(method: str, path: str, operation: Mapping[str, Any], schemas: Mapp
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     parts.append(_block("Request body", body, schemas))
     for status, response in operation["responses"].items():
-        for media, content in response["content"].items():
+        for media, content in response.get("content", {}).items():
             shown = content["schema"] if status < "300" else {}
             parts.append(f"<p>{escape(status)} {escape(response['description'])} <code>{escape(media)}</code></p>")
             parts.append(_block("", shown, schemas).replace("<p></p>", ""))

@@ -15,6 +15,7 @@ from services.api.original import RunByOriginalError
 from services.api.oversize import by_reference
 from services.api.routes.executions import execution_header
 from services.api.store.append import Appended, AppendEvents
+from services.api.store.batches import UNKEYED_PREFIX
 from services.api.store.queries import queries
 
 routes = RouteTable("events")
@@ -42,11 +43,18 @@ async def _stored_ids(call: Call, execution_id: int, appended: Appended) -> list
     return [row["event_id"] for row in rows]
 
 
-async def _append(call: Call, execution_id: int, events: list[IncomingEvent], *, key: str | None) -> Appended:
-    """Store what a worker reports; for an execution of the original only after its end, when nobody must act on it."""
+async def _append(
+    call: Call, execution_id: int, events: list[IncomingEvent], *, key: str | None, is_batch: bool = False
+) -> Appended:
+    """Store what a worker reports; for an execution of the original only after its end, when nobody must act on it.
+
+    A batch without a key gets one, so that it is found again by its request id.
+    """
     events = await by_reference(call.context, execution_id, events)
     lease = timedelta(seconds=call.context.settings.noetl_command_claim_lease_seconds)
     request_id = call.context.ids.next()
+    if key is None and is_batch:
+        key = f"{UNKEYED_PREFIX}{request_id}"
     submit = call.context.writer.submit
     try:
         return await submit(AppendEvents(execution_id, events, request_id=request_id, idempotency_key=key, lease=lease))
@@ -116,7 +124,7 @@ async def post_batch(call: Call) -> web.StreamResponse:
             raise
         raise HttpError(422, {"code": "enqueue_error", "message": error.detail}) from error
     key = _idempotency_key(call)
-    appended = await _append(call, body.execution_id, events, key=key)
+    appended = await _append(call, body.execution_id, events, key=key, is_batch=True)
     return reply(
         {
             "status": "accepted",

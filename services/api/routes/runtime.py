@@ -71,6 +71,7 @@ class PoolReply(Answer):
     name: str
     runtime_id: str | None
     runtime: str | None
+    kind: str | None = None
 
 
 class Pool(Answer):
@@ -118,12 +119,14 @@ def _runtime(body: RegisterBody) -> dict[str, Any]:
     return found | (body.meta or {})
 
 
-async def _register(call: Call, body: RegisterBody) -> dict[str, Any]:
+async def register_component(call: Call, body: RegisterBody, *, kind: str = store.WORKER_POOL) -> dict[str, Any]:
+    """Insert or overwrite a component and return the answer."""
     runtime = _runtime(body)
     runtime_id = await store.register(
         call.context.database,
         store.NewPool(
             runtime_id=call.context.ids.next(),
+            kind=kind,
             name=body.name,
             uri=body.uri,
             status=body.status.lower(),
@@ -132,14 +135,19 @@ async def _register(call: Call, body: RegisterBody) -> dict[str, Any]:
             runtime=runtime,
         ),
     )
-    kind = runtime["type"]
+    name = runtime["type"]
     return {
         "status": "ok",
         "name": body.name,
         "runtime_id": str(runtime_id),
-        "runtime": None if kind is None else str(kind),
-        "kind": store.WORKER_POOL,
+        "runtime": None if name is None else str(name),
+        "kind": kind,
     }
+
+
+def unknown_component(name: str) -> HttpError:
+    """Return the 404 that tells a component to register."""
+    return HttpError(404, {"status": "unknown", "name": name}, headers={"Retry-After": str(UNKNOWN_RETRY_SECONDS)})
 
 
 @routes.add(
@@ -152,7 +160,7 @@ async def _register(call: Call, body: RegisterBody) -> dict[str, Any]:
 )
 async def register(call: Call) -> web.StreamResponse:
     """Insert or overwrite the pool; it is alive as of now. Workers repeat this as their heartbeat."""
-    return reply(await _register(call, call.body))
+    return reply(await register_component(call, call.body))
 
 
 @routes.add(
@@ -172,8 +180,8 @@ async def heartbeat(call: Call) -> web.StreamResponse:
     if row is not None:
         return reply({"status": "ok", "name": name, "runtime_id": str(row["runtime_id"]), "runtime": row["runtime"]})
     if body.registration is not None:
-        return reply(await _register(call, body.registration))
-    raise HttpError(404, {"status": "unknown", "name": name}, headers={"Retry-After": str(UNKNOWN_RETRY_SECONDS)})
+        return reply(await register_component(call, body.registration))
+    raise unknown_component(name)
 
 
 async def _deregister(call: Call) -> web.StreamResponse:

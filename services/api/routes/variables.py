@@ -108,6 +108,13 @@ def _check_names(names: Mapping[str, Any]) -> None:
 
 
 @routes.add(
+    "GET",
+    "/api/variables/{execution_id}",
+    "The same as /api/vars/{execution_id}",
+    role=Access.VIEWER,
+    response=VariableList,
+)
+@routes.add(
     "GET", "/api/vars/{execution_id}", "List the variables of an execution", role=Access.VIEWER, response=VariableList
 )
 async def list_variables(call: Call) -> web.StreamResponse:
@@ -145,6 +152,14 @@ async def set_variables(call: Call) -> web.StreamResponse:
     return reply({"execution_id": execution_id, "variables_set": len(names), "var_names": names})
 
 
+@routes.add(
+    "GET",
+    "/api/variables/{execution_id}/{var_name}",
+    "The same as /api/vars/{execution_id}/{var_name}",
+    role=Access.VIEWER,
+    response=NamedVariable,
+    errors=(404,),
+)
 @routes.add(
     "GET",
     "/api/vars/{execution_id}/{var_name}",

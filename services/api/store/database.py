@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import orjson
 
+from services.api.metrics import CONNECTION_LEASES
 from shared.platform.errors import PlayheadError
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 async def _keep(_connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Reset nothing on release: no code here sets session state, and the default reset costs a round trip."""
+
+
+async def fetch_one(connection: Connection, sql: str, *arguments: Any) -> Row | None:
+    """Run one statement inside a transaction and return its first row or None."""
+    return cast("Row | None", await connection.fetchrow(sql, *arguments))
 
 
 class DatabaseUnavailableError(PlayheadError):
@@ -110,6 +116,7 @@ class Database:
             TimeoutError: none became free in time; the pool is saturated.
         """
         self.waiting += 1
+        CONNECTION_LEASES.inc()
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
         finally:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from services.api.store.queries import queries
 from shared.wire.types import parse_id
 
 if TYPE_CHECKING:
     from services.api.store.database import Database, Row
+
+COUNTED_MAX = 100_000  # results that `stats` counts; more are shown as so many
 
 _SQL = queries("result_store")
 _REFERENCE = re.compile(r"noetl://execution/(\d{1,19})/result/(.{1,4096})/(\d{1,19})")
@@ -32,6 +35,8 @@ class NewResult:
     source_step: str | None
     data: bytes
     ttl_seconds: float | None
+    correlation: Mapping[str, Any] | None = None
+    extracted: Mapping[str, Any] | None = None
 
     @property
     def sha256(self) -> str:
@@ -69,6 +74,8 @@ async def save(database: Database, result: NewResult) -> datetime | None:
         len(result.data),
         result.sha256,
         result.ttl_seconds,
+        result.correlation,
+        result.extracted,
     )
     return expires_at
 
@@ -84,11 +91,22 @@ async def newest_of_step(database: Database, execution_id: int, name: str) -> Ro
     return await database.fetchrow(_SQL["newest_of_step"], execution_id, name)
 
 
+async def list_results(database: Database, execution_id: int, *, limit: int, offset: int) -> list[Row]:
+    """Return up to `limit` results of an execution without their data, oldest first."""
+    return await database.fetch(_SQL["list"], execution_id, limit, offset)
+
+
+async def stats(database: Database) -> Row:
+    """Return how many results there are by scope, counted up to `COUNTED_MAX`."""
+    (row,) = await database.fetch(_SQL["stats"], COUNTED_MAX)
+    return row
+
+
 async def delete_scope(database: Database, execution_id: int, *, scope: str, source_step: str | None = None) -> int:
     """Delete the results of one scope and return how many there were."""
     return int(await database.fetchval(_SQL["delete_scope"], execution_id, scope, source_step))
 
 
-async def purge_expired(database: Database, *, limit: int) -> None:
-    """Delete up to `limit` results whose time is over."""
-    await database.fetchval(_SQL["purge_expired"], limit)
+async def purge_expired(database: Database, *, limit: int) -> int:
+    """Delete up to `limit` results whose time is over and return how many there were."""
+    return int(await database.fetchval(_SQL["purge_expired"], limit))

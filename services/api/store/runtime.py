@@ -21,6 +21,7 @@ class NewPool:
     """A worker pool that announces itself."""
 
     runtime_id: int
+    kind: str = WORKER_POOL
     name: str
     uri: str | None
     status: str
@@ -35,7 +36,7 @@ async def register(database: Database, pool: NewPool) -> int:
         await database.fetchval(
             _SQL["register"],
             pool.runtime_id,
-            WORKER_POOL,
+            pool.kind,
             pool.name,
             pool.uri,
             pool.status,
@@ -46,9 +47,9 @@ async def register(database: Database, pool: NewPool) -> int:
     )
 
 
-async def heartbeat(database: Database, name: str) -> Row | None:
+async def heartbeat(database: Database, name: str, *, kind: str = WORKER_POOL) -> Row | None:
     """Mark a pool as alive and ready; return `runtime_id` and `runtime`, None when it is unknown."""
-    return await database.fetchrow(_SQL["heartbeat"], WORKER_POOL, name)
+    return await database.fetchrow(_SQL["heartbeat"], kind, name)
 
 
 async def deregister(database: Database, name: str) -> Row | None:

@@ -174,3 +174,11 @@ SELECT execution_id, command_id, event_id, step_name, tool_kind,
   FROM noetl.command
  WHERE event_id = $1
  LIMIT 1;
+
+-- name: newest_command_of_step
+-- $1 execution id bigint, $2 step name text
+SELECT command_id, status
+  FROM noetl.command
+ WHERE execution_id = $1 AND step_name = $2
+ ORDER BY command_id DESC
+ LIMIT 1;

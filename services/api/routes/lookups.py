@@ -17,10 +17,6 @@ from services.api.store.queries import queries
 from services.api.stored_results import data_behind
 from services.api.views import log_event
 
-# An execution's id is older than those of its events; servers whose clocks differ may mint them the other way round.
-# Five seconds of the wider layout (23 bits a millisecond).
-CLOCK_TOLERANCE = 5000 << 23
-
 routes = RouteTable("events")
 
 _SQL = queries("replay")
@@ -39,7 +35,7 @@ class EventResult(Answer):
 
 async def _event(call: Call) -> Row:
     event_id = call.path_id("event_id")
-    row = await call.context.database.fetchrow(_SQL["event"], event_id, CLOCK_TOLERANCE)
+    row = await call.context.database.fetchrow(_SQL["event"], event_id)
     if row is None:
         raise not_found(f"event not found: {event_id}")
     return row

@@ -68,6 +68,11 @@ HOT = {
     ("audit", "list_accesses_of_credential"): {"playhead_secret_access_credential"},
     ("audit", "list_accesses_of_execution"): {"playhead_secret_access_execution"},
     ("audit", "purge_accesses"): {"playhead_secret_access_time"},
+    ("result_store", "purge_expired"): {"playhead_result_expiry"},
+    ("batch", "request_events"): {"playhead_event_request"},
+    ("batch", "original_events"): {"playhead_event_batch"},
+    ("replay", "event"): {"playhead_event_id"},
+    ("subscription", "newest_of_path"): {"playhead_event_subscription"},
 }
 EXECUTION_ID = 383629461708341248
 # Of the original's schema, for queries of routes that are not hot; or unique, for its rule.

@@ -3,7 +3,7 @@
 SELECT e.execution_id, e.event_id, e.stream_version, e.event_time, e.meta, x.decided_version, x.actionable_version, x.status
   FROM noetl.event e
   JOIN noetl.execution x ON x.execution_id = e.execution_id
- WHERE e.meta ->> 'batch_request_id' = $1 AND e.idempotency_key IS NOT NULL
+ WHERE e.meta ->> 'batch_request_id' = $1 AND COALESCE(e.idempotency_key, '') <> ''
  ORDER BY e.event_id
  LIMIT 1;
 

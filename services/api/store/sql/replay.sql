@@ -18,10 +18,9 @@ SELECT event_type, node_name, context, result
  LIMIT $2::int;
 
 -- name: event
--- One event by its own id. An execution is older than its events, give or take the clocks of two servers ($2, in ids).
--- $1 event id bigint, $2 tolerance bigint
+-- One event by its own id, by the block ranges of `event_id + 0`. $1 event id bigint
 SELECT event_id, execution_id, catalog_id, event_type, node_id, node_name, status, created_at, context, result, error,
        parent_execution_id, parent_event_id, duration
   FROM noetl.event
- WHERE event_id = $1 AND execution_id <= $1::bigint + $2::bigint
+ WHERE event_id + 0 = $1
  LIMIT 1;

@@ -6,10 +6,10 @@ VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, now() + make_interval(secs 
 RETURNING expires_at;
 
 -- name: data_by_id
--- $1 result id bigint, $2 execution id bigint
+-- By the primary key; the execution is compared in a way that no index can. $1 result id bigint, $2 execution id bigint
 SELECT data::text AS data
   FROM noetl.result_store
- WHERE result_id = $1 AND execution_id = $2 AND (expires_at IS NULL OR expires_at > now())
+ WHERE result_id = $1 AND execution_id - $2::bigint = 0 AND (expires_at IS NULL OR expires_at > now())
  LIMIT 1;
 
 -- name: newest_of_step

@@ -127,7 +127,6 @@ TABLES: tuple[RouteTable, ...] = (
     frames.routes,
     runtimes.routes,
     subscriptions.routes,
-    internal.routes,
     internal_hooks.routes,
 )
 

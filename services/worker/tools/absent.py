@@ -15,6 +15,7 @@ ABSENT = {
     "mcp": "use an http tool that posts JSON-RPC 2.0 to the server's address",
     "subscription": f"it is a runtime of its own that listens for messages; {_WORKER}",
     "wasm": _WORKER,
+    "iterator": "write the step's `loop` instead, which runs its tool for each item",
     "rhai": f"write it as a python tool, or {_WORKER}",
 }
 

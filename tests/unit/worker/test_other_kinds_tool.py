@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from services.worker.tools import TOOLS, ToolError
@@ -9,7 +11,7 @@ from services.worker.tools.absent import ABSENT
 from shared.engine.toolkeys import TOOL_KINDS
 from tests.unit.worker.conftest import Call
 
-ENGINE = {"workbook", "iterator", "task_sequence"}  # resolved before a tool is called
+ENGINE = {"workbook", "task_sequence"}  # resolved before a tool is called
 
 
 @pytest.mark.parametrize("kind", sorted(ABSENT))
@@ -35,3 +37,9 @@ def test_every_kind_of_the_language_has_a_tool_or_a_clear_error() -> None:
 )
 async def test_noop(call: Call, config: dict[str, object], output: object) -> None:
     assert await call("noop", **config) == output
+
+
+def test_every_kind_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "tools.md").read_text()
+    missing = [kind for kind in {*TOOL_KINDS, *TOOLS} - {"task_sequence"} if f"`{kind}`" not in text]
+    assert missing == []

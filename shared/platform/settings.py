@@ -176,7 +176,7 @@ class WorkerSettings(CommonSettings):
         "", description="pools to serve, as shared,python; empty: all commands, or with routing those of its own pool"
     )
     noetl_command_routing_enabled: bool = Field(False, description="commands come on a subject per pool")
-    noetl_worker_max_inflight_commands: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="commands at once")
+    noetl_worker_max_inflight_commands: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="commands at once")
     noetl_worker_command_timeout_seconds: Seconds = Field(180.0, description="tool time limit without its own (s)")
     noetl_command_heartbeat_interval_seconds: Seconds = Field(15.0, description="lease renewal while a tool runs (s)")
     noetl_worker_heartbeat_seconds: Seconds = Field(15.0, description="interval of the pool registration (s)")

@@ -12,24 +12,21 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 import orjson
 from pydantic_core import to_jsonable_python
 
-from services.api.http import HttpError, not_found, overloaded, unprocessable
+from services.api.http import Call, HttpError, not_found, overloaded, unprocessable
 from services.api.metrics import USER_SQL
-from services.api.secrets_at_rest import unseal
+from services.api.secret_access import opened
 from services.api.sql_errors import error_text
 from services.api.store import credentials
 from services.api.store.queries import queries
 from shared.platform.tracing import span
 from shared.wire.sql_arguments import argument
-
-if TYPE_CHECKING:
-    from services.api.context import ApiContext
 
 _SQL = queries("user_sql")
 CONNECT_SECONDS = 5.0
@@ -89,16 +86,16 @@ def valid_dsn(text: str, place: list[str | int]) -> str:
     return text
 
 
-async def place_of_credential(context: ApiContext, name: str) -> Place:
+async def place_of_credential(call: Call, name: str) -> Place:
     """Return the database that a credential names.
 
     Raises:
         HttpError: 404 when there is no such credential, 400 when it lacks fields.
     """
-    row = await credentials.find(context.database, name)
+    row = await credentials.find(call.context.database, name)
     if row is None:
         raise not_found("Credential not found")
-    data = unseal(context.cipher, row["data_encrypted"], table=credentials.TABLE, row=row["name"])
+    data = await opened(call, row["data_encrypted"], table=credentials.TABLE, row=row["name"], operation="use")
     data = data if isinstance(data, dict) else {}
     found: dict[str, Any] = {}
     for key, spellings in _SPELLINGS.items():

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
-from services.api.redaction import redact
+from services.api.redaction import REDACTED, is_secret_name, redact
 
 ERRORS_MAX = 20  # in one answer
 ECHO_BYTES_MAX = 4096  # of the refused input that an answer repeats
 VALUE_ERROR = "Value error, "
 INTEGER_TEXT = "Input should be a valid integer, unable to parse string as an integer"
+
+
+# What credentials and keychain entries are made of: their members may have any name.
+SECRET_BODIES = frozenset({"data", "token_data", "renew_config"})
+
+
+def _is_secret(location: Iterable[str | int]) -> bool:
+    """Whether a value at `location` may be a secret: an answer does not repeat it, as answers end up in logs."""
+    return any(isinstance(key, str) and (key in SECRET_BODIES or is_secret_name(key)) for key in location)
 
 
 def echo(value: object) -> object:
@@ -23,6 +33,8 @@ def echo(value: object) -> object:
     if not isinstance(value, dict | list):
         return value
     shown = redact(value)
+    if isinstance(shown, dict):
+        shown = {key: REDACTED if item and key in SECRET_BODIES else item for key, item in shown.items()}
     if len(orjson.dumps(shown, default=str, option=orjson.OPT_NON_STR_KEYS)) <= ECHO_BYTES_MAX:
         return shown
     return f"<{type(value).__name__} of {len(value)}>"
@@ -30,7 +42,8 @@ def echo(value: object) -> object:
 
 def error_item(location: list[str | int], message: str, value: object, *, kind: str) -> dict[str, Any]:
     """Return one error of the list that a 422 answers."""
-    item: dict[str, Any] = {"type": kind, "loc": location, "msg": message, "input": echo(value)}
+    shown = REDACTED if value and _is_secret(location) else echo(value)
+    item: dict[str, Any] = {"type": kind, "loc": location, "msg": message, "input": shown}
     if kind == "value_error" and not message.startswith(VALUE_ERROR):  # a check of ours reads like one of pydantic's
         item |= {"msg": VALUE_ERROR + message, "ctx": {"error": {}}}
     return item

@@ -74,6 +74,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def without_password(dsn: str) -> str:
+    """Return a database URL that can be shown; the whole one is in the ready file."""
+    scheme, separator, rest = dsn.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"
+
+
 def _dev(options: argparse.Namespace) -> int:
     from services.dev.supervisor import DevOptions, ReadyInfo, run_stack
 
@@ -83,7 +90,7 @@ def _dev(options: argparse.Namespace) -> int:
             "Playhead is ready. Ctrl-C stops it; the data stays.",
             f"  API       {info.api_url}   (docs: {info.api_url}/docs)",
             f"  NATS      {info.nats_url}   (monitor: {info.nats_monitor_url})",
-            f"  Postgres  {info.postgres_dsn}",
+            f"  Postgres  {without_password(info.postgres_dsn)}",
             "  try       playhead run examples/hello_world.yaml"
             + ("" if info.api_url == DEFAULT_SERVER else f" --server {info.api_url}"),
             "",

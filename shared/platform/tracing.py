@@ -41,8 +41,16 @@ def configure_tracing(service: str, endpoint: str) -> None:
 
 @contextmanager
 def _recorded(name: str, parent: Context | None, attributes: Mapping[str, str | int | float | bool]) -> Iterator[None]:
-    with trace.get_tracer("playhead").start_as_current_span(name, context=parent, attributes=dict(attributes)):
-        yield
+    """Record a span; of an exception only its type, because messages and tracebacks repeat what was sent to us."""
+    tracer = trace.get_tracer("playhead")
+    with tracer.start_as_current_span(
+        name, context=parent, attributes=dict(attributes), record_exception=False, set_status_on_exception=False
+    ) as current:
+        try:
+            yield
+        except BaseException as error:
+            current.set_status(trace.StatusCode.ERROR, type(error).__name__)
+            raise
 
 
 _NOTHING = nullcontext()

@@ -104,7 +104,7 @@ async def _place(call: Call, body: ExecuteSqlBody) -> Place:
     if body.connection_string is not None:
         return Place(dsn=valid_dsn(body.connection_string, ["body", "connection_string"]))
     if body.credential is not None:
-        place = await place_of_credential(call.context, body.credential)
+        place = await place_of_credential(call, body.credential)
         return Place(dsn=place.dsn, parts={**place.parts, **({"database": body.database} if body.database else {})})
     return call.context.user_sql.own_place(body.database)
 
@@ -154,7 +154,7 @@ async def validate_session(call: Call) -> web.StreamResponse:
     """Look the token up in the users' own database, where the auth playbooks keep sessions."""
     body: SessionBody = call.body
     document: dict[str, Any] = {"status": "ok", "valid": False, "user": None, "expires_at": None, "error": None}
-    place = await place_of_credential(call.context, body.credential or "pg_auth")
+    place = await place_of_credential(call, body.credential or "pg_auth")
     try:
         answer = await call.context.user_sql.run(place, _SQL["session"], parameters=[body.session_token])
     except StatementError as error:

@@ -42,7 +42,8 @@ def echo(value: object) -> object:
 
 def error_item(location: list[str | int], message: str, value: object, *, kind: str) -> dict[str, Any]:
     """Return one error of the list that a 422 answers."""
-    shown = REDACTED if value and _is_secret(location) else echo(value)
+    place = location[:-1] if kind == "missing" else location  # what is missing is told by what should hold it
+    shown = REDACTED if value and _is_secret(place) else echo(value)
     item: dict[str, Any] = {"type": kind, "loc": location, "msg": message, "input": shown}
     if kind == "value_error" and not message.startswith(VALUE_ERROR):  # a check of ours reads like one of pydantic's
         item |= {"msg": VALUE_ERROR + message, "ctx": {"error": {}}}

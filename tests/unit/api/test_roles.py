@@ -11,7 +11,7 @@ from services.api.auth.roles import ALLOWED, Access, Role
 from services.api.http import RouteSpec
 
 SPECS = list(chain.from_iterable(table.specs for table in TABLES))
-OPEN_PATHS = {"/", "/health", "/api/health", "/livez", "/readyz", "/api/runtime/contract"}  # the last: read before a login
+OPEN_PATHS = {"/", "/health", "/api/health", "/livez", "/readyz", "/api/runtime/contract"}  # the last before a login
 
 
 def route(spec: RouteSpec) -> str:

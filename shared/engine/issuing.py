@@ -167,7 +167,7 @@ def _rendered_tool(step: Step, names: Mapping[str, Any]) -> dict[str, Any]:
 def _cursor(step: Step, names: Mapping[str, Any], loop: LoopState | None, index: int) -> dict[str, Any]:
     assert step.loop is not None
     assert loop is not None
-    frame = {**_FRAME_DEFAULTS, **step.loop.frame}
+    frame = _frame(step, names)
     cursor = dict(step.loop.cursor or {})
     try:
         cursor = render_value(cursor, {**names, "__frame_max_rows": frame["max_rows"]})
@@ -183,6 +183,31 @@ def _cursor(step: Step, names: Mapping[str, Any], loop: LoopState | None, index:
         "worker_slot_id": f"{loop.loop_id}:slot-{index}",
         "worker_slot_index": index,
     }
+
+
+def _frame(step: Step, names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the rows of a cursor are taken, templates rendered, numbers as numbers."""
+    assert step.loop is not None
+    try:
+        given = render_value(dict(step.loop.frame), names)
+    except TemplateError as error:
+        raise TemplateError(f"step '{step.name}', loop.spec.frame: {error}") from error
+    frame = {**_FRAME_DEFAULTS, **given}
+    for key, default in _FRAME_DEFAULTS.items():
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            frame[key] = _frame_number(step, key, frame[key], type(default))
+    return frame
+
+
+def _frame_number(step: Step, key: str, value: object, kind: type[int | float]) -> int | float:
+    try:
+        number = kind(float(str(value)))
+    except (ValueError, OverflowError):
+        number = kind(0)
+    if isinstance(value, bool) or number <= 0:
+        text = f"must be a positive number, not {str(value)[:100]!r}"
+        raise TemplateError(f"step '{step.name}', loop.spec.frame.{key}: {text}")
+    return number
 
 
 def _child(step: Step, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -333,3 +333,32 @@ def test_what_one_item_costs_does_not_grow_with_the_loop() -> None:
     assert after.items is before.items, "the same list"
     assert (after.ended - before.ended, after.next_index - before.next_index) == (1, 1)
     assert run.types()[effects:] == ["call.done", "step.exit", "command.completed", "command.issued"]
+
+
+CURSOR = (
+    "{step: a, loop: {cursor: {kind: postgres, auth: x, claim: 'SELECT 1'}, iterator: row, spec: {mode: cursor, frame: %s}}, "
+    "tool: [{name: t, kind: noop}]}"
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "frame", "expected"),
+    [
+        ("a number", "{lease_seconds: 30}", 30.0),
+        ("a template", "{lease_seconds: '{{ workload.lease }}'}", 7.0),
+        ("text that is a number", "{lease_seconds: '12.5'}", 12.5),
+        ("nothing", "{}", 120.0),
+    ],
+)
+def test_the_frame_of_a_cursor_may_be_written_as(reason: str, frame: str, expected: float) -> None:
+    run = Simulation(document(CURSOR % frame), {"lease": "7"})
+    run.decide()
+    policy = run.context("a:task_sequence")["tool_config"]["frame_policy"]
+    assert policy["lease_seconds"] == expected, reason
+    assert policy["max_rows"] == 1
+
+
+def test_a_frame_that_is_no_number_fails_the_step_by_name() -> None:
+    run = Simulation(document(CURSOR % "{max_rows: '{{ workload.lease }}'}"), {"lease": "many"})
+    run.decide()
+    assert "loop.spec.frame.max_rows" in str(run.state.error)

@@ -72,12 +72,20 @@ def _schema_ref(
 
 
 def answers(spec: RouteSpec) -> list[int]:
-    """Return every status that `spec` answers of its own, the good one first."""
+    """Return every status that `spec` answers of its own, the good one first.
+
+    Any route with a parameter may be refused as a whole (400) when its URL is over the 8190 bytes of the HTTP parser; any
+    that needs the database may have to do without it (503).
+    """
     errors = set(spec.errors)
-    if spec.body is not None or spec.query is not None or _PARAMETER.search(spec.path):
+    if spec.query is not None or _PARAMETER.search(spec.path):
+        errors |= {400, 422}
+    if spec.body is not None:
         errors.add(422)
+    if spec.role not in (Access.PUBLIC, Access.DOCS):
+        errors.add(503)
     if spec.internal:
-        errors |= {403, 503}
+        errors.add(403)
     return [spec.status, *sorted(errors - {spec.status})]
 
 

@@ -39,7 +39,9 @@ class CredentialBody(Lax):
     data: dict[str, Any]
     meta: dict[str, Any] | None = None
     tags: Annotated[
-        list[ShortText] | None, BeforeValidator(_split_tags), Field(max_length=TAGS_MAX, description="a list or a,b,c")
+        Annotated[list[ShortText], Field(max_length=TAGS_MAX)] | None,
+        BeforeValidator(_split_tags),
+        Field(description="a list or a,b,c"),
     ] = None
     description: Text | None = None
 

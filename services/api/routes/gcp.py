@@ -38,7 +38,7 @@ def _name(value: object) -> object:
 class TokenBody(Lax):
     """Body of `POST /api/gcp/token`: one source of credentials, and what to do with the token."""
 
-    scopes: Annotated[list[ShortText] | None, BeforeValidator(_listed), Field(max_length=SCOPES_MAX)] = None
+    scopes: Annotated[Annotated[list[ShortText], Field(max_length=SCOPES_MAX)] | None, BeforeValidator(_listed)] = None
     credentials_info: dict[str, Any] | Annotated[str, Field(max_length=INFO_CHARS_MAX)] | None = Field(
         None, description="a key file of Google Cloud, as an object or as its JSON text"
     )
@@ -57,7 +57,9 @@ class TokenBody(Lax):
     store_type: Text = Field("httpBearerAuth", min_length=1, max_length=NAME_MAX)
     store_meta: dict[str, Any] | None = None
     store_description: Description | None = None
-    store_tags: Annotated[list[ShortText] | None, BeforeValidator(_listed), Field(max_length=TAGS_MAX)] = None
+    store_tags: Annotated[Annotated[list[ShortText], Field(max_length=TAGS_MAX)] | None, BeforeValidator(_listed)] = (
+        None
+    )
 
 
 class TokenReply(BaseModel):

@@ -240,3 +240,9 @@ async def test_the_internal_routes_want_their_token(guarded: RunningApi, spec: R
     ):
         status, answer = await guarded.request(spec.method, filled(spec.path), {}, headers=headers)
         assert status == 403, answer
+
+
+async def test_null_stands_for_absent_where_something_may_be_absent(api: RunningApi) -> None:
+    body = {"name": "n", "data": {}, "tags": None, "meta": None, "description": None}
+    status, answer = await api.request("POST", "/api/credentials", body)
+    assert (status, answer["tags"]) == (200, [])

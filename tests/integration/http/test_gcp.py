@@ -133,6 +133,7 @@ async def test_what_is_wrong_is_said_without_the_key(api: RunningApi, google: Go
         ({"credentials_path": "../outside.json"}, 422, "no such file in NOETL_GCP_CREDENTIALS_DIR"),
         ({"service_account_secret": "projects/x"}, 422, "store the key as a credential"),
         ({"scopes": [5]}, 422, "scopes"),
+        ({"scopes": None, "store_tags": None}, 422, "No credential source specified"),
     ):
         status, answer = await api.request("POST", PATH, body)
         assert status == expected, body

@@ -6,11 +6,11 @@ Constant amortised work each: maps that grow with the number of commands or item
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from rpds import HashTrieMap
 
+from shared.engine.copying import replace
 from shared.engine.foreign import RUST_LOOP
 from shared.engine.jsontext import size_of
 from shared.engine.limits import LOOP_RESULTS_BYTES_MAX

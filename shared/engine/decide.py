@@ -7,11 +7,12 @@ decided and what a replay of the log gives cannot differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from shared.engine.changes import EXECUTION_TIMEOUT
+from shared.engine.copying import replace
 from shared.engine.effects import AppendEvent, Decision, Effect, SetTimer, timer_id_for
 from shared.engine.jsontext import size_of
 from shared.engine.limits import LOOP_IN_FLIGHT_DEFAULT, RESULT_BYTES_MAX, TEMPLATE_MISSES_MAX, TRANSITIONS_MAX
@@ -135,7 +136,10 @@ def failure(state: State, *, error: str) -> Decision:
 
 
 def _is_active(state: State) -> bool:
-    return bool(state.waiting) or any(run.status == "running" for run in state.runs.values())
+    newest = state.runs.get(state.current_step or "")
+    if state.waiting or (newest is not None and newest.status == "running"):
+        return True
+    return any(run.status == "running" for run in state.runs.values())
 
 
 def _end(state: State) -> tuple[Effect, ...]:

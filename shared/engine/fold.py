@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from rpds import HashTrieMap
@@ -24,6 +23,7 @@ from shared.engine.changes import (
     settle,
     with_attempt,
 )
+from shared.engine.copying import replace
 from shared.engine.foreign import ALIASES, index_of_command, loop_of_command, loop_of_entry, translated
 from shared.engine.jsontext import size_of
 from shared.engine.outcome import (
@@ -52,9 +52,11 @@ def evolve(state: State, event: Event) -> State:
         return state
     if event.version != state.version + 1:
         raise VersionGapError(f"version {event.version} after {state.version}")
-    if state.status == "RUNNING":
-        state = _fold(state, event)
-    return replace(state, version=event.version)
+    folded = _fold(state, event) if state.status == "RUNNING" else state
+    if folded is state:
+        return replace(state, version=event.version)
+    object.__setattr__(folded, "version", event.version)  # a fresh copy: nobody else has it yet
+    return folded
 
 
 def replay(state: State, events: Iterable[Event]) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -125,10 +126,7 @@ class CommandBuilder:
         else:
             config = {"spec": None, "output": None, **_rendered_tool(step, names)}
             config = config if step.is_child else _with_args(config, given)
-        tool: Mapping[str, Any] = {} if step.tasks else _with_args(step.tool, step.input)  # tasks: all by the worker
-        if step.loop is not None and step.loop.cursor:
-            tool = {"cursor": step.loop.cursor}
-        deferred = [list(path) for path in deferred_paths({"tool_config": tool, "input": step.input})]
+        deferred = [list(path) for path in _deferred(step)]
         self.last_bytes = size_of([config, given])
         return {
             "tool_config": config,
@@ -138,6 +136,15 @@ class CommandBuilder:
             "render_context": render_context_of(names, state, step.mentions),
             "spec": {"next_mode": step.mode},
         }
+
+
+@lru_cache(maxsize=4096)  # steps of all playbooks in use
+def _deferred(step: Step) -> tuple[tuple[str | int, ...], ...]:
+    """Return the places of a command whose author named the keychain."""
+    tool: Mapping[str, Any] = {} if step.tasks else _with_args(step.tool, step.input)  # tasks: all by the worker
+    if step.loop is not None and step.loop.cursor:
+        tool = {"cursor": step.loop.cursor}
+    return tuple(deferred_paths({"tool_config": tool, "input": step.input}))
 
 
 def _with_args(tool: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from shared.engine.changes import (
     timeout_purpose,
 )
 from shared.engine.context import names_for, with_item, with_run
+from shared.engine.copying import replace
 from shared.engine.effects import (
     AppendEvent,
     CancelCommand,

@@ -77,9 +77,11 @@ class AdmitRule:
     allow: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """A step; `tool_kind` is None when it does nothing but route, `task_sequence` when it has `tasks`.
+    """A step, equal to itself alone, so that what follows from it can be kept.
+
+    `tool_kind` is None when it does nothing but route, `task_sequence` when it has `tasks`.
 
     `mentions` has every word of the tool and its input: names that the worker may look up are among them.
     """

@@ -80,7 +80,9 @@ def missed_so_far() -> int:
 def missed_since(mark: int) -> list[str]:
     """Return the names that were undefined since `missed_so_far()` was `mark`, `TEMPLATE_MISSES_MAX` at most."""
     found = watch.get()
-    names = [] if found is None else found.missed[mark:]
+    if found is None or len(found.missed) == mark:
+        return []
+    names = found.missed[mark:]
     return [name[:NAME_CHARS_MAX] for name in dict.fromkeys(names)][:TEMPLATE_MISSES_MAX]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -17,12 +18,13 @@ from tests.unit.engine.simulation import CATALOG_ID, EXECUTION_ID
 from tests.unit.engine.workflows import Workflow, workflows
 
 EXAMPLES = int(os.environ.get("PLAYHEAD_PROPERTY_EXAMPLES", "200"))
+pytestmark = pytest.mark.timeout(120 if EXAMPLES <= 200 else 7200)
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=EXAMPLES <= 200,
     suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     print_blob=True,
 )
 PAIRS = (["workflow.completed", "playbook.completed"], ["workflow.failed", "playbook.failed"])

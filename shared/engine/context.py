@@ -13,6 +13,21 @@ from shared.engine.references import ResultRef, as_result, result_ref
 from shared.engine.state import LoopState, State, StepRun
 
 
+class StepOutput(dict[str, Any]):
+    """The `output` of a step; a member that it lacks is looked for in its data, which may have to be loaded."""
+
+    def __missing__(self, key: str) -> Any:
+        data = self["data"]
+        if isinstance(data, Mapping):
+            try:
+                return data[key]
+            except KeyError:
+                pass
+        if key == "result":  # the published language's name of `data`
+            return data
+        raise KeyError(key)
+
+
 def output_of(run: StepRun | None) -> dict[str, Any]:
     """Return the `output` of the finished step: status, data, error, ref; with the members of its data beside them."""
     if run is None or run.status == "skipped":
@@ -21,7 +36,7 @@ def output_of(run: StepRun | None) -> dict[str, Any]:
         return {"status": "error", "data": run.response, "error": error_info(run.response, run.error), "ref": None}
     data = run.response
     ref = data.get("reference") if isinstance(data, ResultRef) else None
-    found: dict[str, Any] = {"status": "ok", "data": data, "error": None, "ref": ref}
+    found = StepOutput({"status": "ok", "data": data, "error": None, "ref": ref})
     if isinstance(data, Mapping):
         found.update({key: value for key, value in data.items() if key not in found})
     return found

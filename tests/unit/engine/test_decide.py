@@ -275,6 +275,8 @@ def rendered(expression: str, *, payload: dict[str, Any] | None = None, response
         ("{{ steps.a.n }}", 7),
         ("{{ result.n }}", 7),  # of the step before, as older playbooks write it
         ("{{ output.data.n }}", 7),
+        ("{{ output.n }}", 7),
+        ("{{ outcome.result.n }}", 7),
         ("{{ nowhere | default(5) }}", 5),
         ("{{ execution_id }}", "1000001"),
         ("{{ a.n > 3 and workload.n == 1 }}", True),

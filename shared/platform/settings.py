@@ -191,7 +191,9 @@ class WorkerSettings(CommonSettings):
         262_144, description="tool output sent inline (bytes); larger is stored by reference first"
     )
     noetl_worker_tool_limits: str = Field(
-        "duckdb=2,shell=8,container=4", description="calls of a tool kind at once, as kind=number with commas"
+        "duckdb=2,shell=8",
+        pattern=r"^( *[A-Za-z_]+ *= *[1-9][0-9]{0,2} *(,|$))* *$",
+        description="calls of a tool kind at once, as kind=number with commas, numbers up to 999",
     )
     noetl_worker_files_dir: str = Field(
         "", description="where relative file paths of tools start; empty: where it runs"

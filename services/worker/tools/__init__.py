@@ -51,6 +51,7 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         **dict.fromkeys(absent.ABSENT, absent.run),
     }
 )
+_LOGIN_REFUSED = frozenset({"HTTP_401", "HTTP_403", "PG_28P01", "PG_28000", "AUTHORIZATION", "TOKEN"})
 _OWN_LIMIT = frozenset({"python"})  # applies the time limit itself: the wait for a free child is not part of it
 
 
@@ -89,6 +90,9 @@ async def run_tool(call: ToolCall, box: ToolBox) -> Any:
         with span("tool", kind=call.kind, execution_id=call.execution):
             output = await _run(tool, call, box)
     except ToolError as error:
+        if error.code in _LOGIN_REFUSED and box.credentials is not None:
+            for name in call.credentials:  # it may have been changed: the next call reads it again
+                box.credentials.forget(name)
         if not call.secrets:
             raise
         secrets = longest_first(call.secrets)

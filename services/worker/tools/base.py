@@ -82,7 +82,8 @@ class ToolError(Exception):
 class ToolCall:
     """One call: the tool's own keys with templates rendered, its input, and the names that templates could see.
 
-    `secrets` is filled by the tool: what it learns from credentials and must not be in its output. `execution_id` is 0 when
+    `secrets` and `credentials` are filled by the tool: what must not be in its output, and the names of the credentials from
+    which it comes. `execution_id` is 0 when
     only `context` has it. While a tool only waits, inside `idle()`, the worker may take another command.
     """
 
@@ -94,6 +95,7 @@ class ToolCall:
     timeout_seconds: float
     execution_id: int = 0
     secrets: set[str] = field(default_factory=set)
+    credentials: set[str] = field(default_factory=set)
     idle: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
 
     @property

@@ -109,6 +109,7 @@ async def named(name: str, call: ToolCall, box: ToolBox) -> Credential:
         ToolError: see `Credentials.get`.
     """
     credential = await part(box.credentials, call.kind, "credentials").get(name, call.kind)
+    call.credentials.add(name)
     call.secrets.update(secret_texts(credential.fields))
     return credential
 

@@ -155,6 +155,16 @@ async def test_a_credential_is_read_once_for_many_calls(call: Call, database: st
     assert api.times("GET", "/api/credentials/pg") == 1
 
 
+async def test_a_changed_password_is_used_after_the_old_one_was_refused(
+    call: Call, database: str, api: FakeApi
+) -> None:
+    right = api.credentials["pg"]
+    api.credentials["pg"] = ("postgres", {**right[1], "db_password": "not-the-password"})
+    await refused(call, "PG_28P01", auth="pg", query="SELECT 1")
+    api.credentials["pg"] = right
+    assert (await call("postgres", auth="pg", query="SELECT 1 AS a"))["rows"] == [{"a": 1}]
+
+
 async def test_secrets_do_not_leave(call: Call, database: str, api: FakeApi) -> None:
     password = api.credentials["pg"][1]["other_password"] = "a-long-password"
     output = await call("postgres", auth="pg", query=f"SELECT '{password}' AS p")

@@ -79,7 +79,7 @@ def sequence_outcome(result: Mapping[str, Any], select: Any = None) -> Outcome:
 
 
 def compact(output: Any) -> dict[str, Any]:
-    """Return the scalars of an output, one level deep, without bulk keys; empty when even they are too large."""
+    """Return the scalars of an output, one level deep, without bulk keys; the largest are left out when all are too many."""
     if not isinstance(output, Mapping):
         return {}
     kept: dict[str, Any] = {}
@@ -92,7 +92,21 @@ def compact(output: Any) -> dict[str, Any]:
                 kept[key] = members
         elif not isinstance(value, list):
             kept[key] = value
-    return kept if len(orjson.dumps(kept)) <= COMPACT_CONTEXT_MAX_BYTES else {}
+    return _fitting(kept, COMPACT_CONTEXT_MAX_BYTES)
+
+
+def _fitting(members: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Return members, in their order, that have at most `limit` bytes of JSON together; small ones go first."""
+    sizes = {key: len(orjson.dumps([key, value])) for key, value in members.items()}
+    if sum(sizes.values()) <= limit:
+        return members
+    fitting: set[str] = set()
+    for key in sorted(sizes, key=lambda key: sizes[key]):
+        limit -= sizes[key]
+        if limit < 0:
+            break
+        fitting.add(key)
+    return {key: value for key, value in members.items() if key in fitting}
 
 
 def _meta(command: Command) -> dict[str, Any]:

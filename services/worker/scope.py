@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,7 @@ class CommandScope:
             input=given,
             context=names,
             execution_id=self.command.execution_id,
-            idle=self._slots.given_up,
+            idle=self.idle,
             timeout_seconds=time_limit(kind, config, self.settings.noetl_worker_command_timeout_seconds),
         )
         began = time.monotonic()
@@ -146,10 +147,16 @@ class CommandScope:
         data = redacted(to_plain(error.data), self._keychain.secrets)
         return ToolError(error.kind, error.code, message, retryable=error.retryable, data=data)
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait without counting as a command in flight, unless other work of the command goes on."""
+    @asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        """Do not count as a command in flight while the block runs, unless other work of the command goes on."""
         if self.keeps_slot:
-            await asyncio.sleep(seconds)
+            yield
             return
         async with self._slots.given_up():
+            yield
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait without counting as a command in flight."""
+        async with self.idle():
             await asyncio.sleep(seconds)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.worker.limits import REFERENCES_MAX
+from services.worker.outcome import outcome_of
 from services.worker.select import selected, selecting, with_selected
 from services.worker.templates import Renderer, with_references
 from services.worker.tools import ToolError
@@ -143,3 +144,9 @@ def test_selected_members_go_on_top_and_hide_nothing() -> None:
     assert with_selected(RESULT, output) == {"n": 1, **RESULT}
     assert with_selected([1], output) == [1]
     assert selecting({"output": {"store": {}}, "output_select": ["status"]}) == ["status"]
+
+
+def test_a_large_scalar_does_not_hide_the_small_ones() -> None:
+    outcome = outcome_of({"id": 7, "text": "x" * 100_000, "note": "y", "meta": {"n": 1, "rows": [1]}})
+    assert outcome.brief == {"id": 7, "note": "y", "meta": {"n": 1}}
+    assert outcome.shown == {"id": 7, "note": "y"}, "a part of `meta` would hide the rest of it"

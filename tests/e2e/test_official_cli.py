@@ -208,5 +208,28 @@ async def test_a_batch_of_help_examples_finds_its_routes(stack: Stack) -> None:
     ):
         code, out, err = await noetl(stack, *words)
         assert code == 0, (words, err)
-        assert "404" not in out + err
-        assert "405" not in out + err
+        assert "404 Not Found" not in out + err
+        assert "405 Method" not in out + err
+
+
+async def test_the_read_model_is_queried(stack: Stack) -> None:
+    execution_id = await stack.execute(await stack.register(playbooks.LINEAR))
+    await stack.until_ended(execution_id)
+    code, out, err = await noetl(
+        stack, "ehdb", "query", "executions", "--status", "COMPLETED", "--limit", "5", "--json"
+    )
+    assert code == 0, err
+    assert execution_id in [item["execution_id"] for item in json.loads(out)["executions"]]
+    code, out, err = await noetl(stack, "ehdb", "query", "execution", execution_id, "--json")
+    assert code == 0, err
+    assert json.loads(out)["state"]["status"] == "COMPLETED"
+    code, out, err = await noetl(stack, "ehdb", "query", "events", execution_id, "--limit", "200", "--json")
+    assert code == 0, err
+    assert json.loads(out)["events"][-1]["event_type"] == "playbook.completed"
+    for words, shown in (
+        (("executions",), execution_id),
+        (("execution", execution_id), execution_id),
+        (("events", execution_id), "playbook.completed"),
+    ):
+        code, out, err = await noetl(stack, "ehdb", "query", *words)
+        assert (code, shown in out) == (0, True), (words, out, err)

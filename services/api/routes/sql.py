@@ -160,7 +160,7 @@ async def validate_session(call: Call) -> web.StreamResponse:
     except StatementError as error:
         return reply({**document, "status": "error", "error": str(error)})
     if not answer.rows:
-        return reply({**document, "error": "Invalid or expired session"})
+        return reply(document)
     row = answer.rows[0]
     user = {key: row[key] for key in ("user_id", "email", "display_name", "roles")}
     return reply({**document, "valid": True, "user": user, "expires_at": row["expires_at"]})

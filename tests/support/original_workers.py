@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -43,11 +43,15 @@ async def services_running(api: RunningApi, nats: NatsServer) -> AsyncIterator[N
 
 
 class _Worker:
-    """What both have in common: a durable of the command stream, and claims."""
+    """What both have in common: a durable of the command stream, and claims.
 
-    def __init__(self, api: RunningApi, connection: Client, worker_id: str) -> None:
+    `mine` has the executions of the test; what its durable still has of others is dropped, as if somebody else had done it.
+    """
+
+    def __init__(self, api: RunningApi, connection: Client, worker_id: str, mine: Set[int] = frozenset()) -> None:
         self.api = api
         self.worker_id = worker_id
+        self.mine = mine
         self.subscriptions: list[Any] = []
         self._connection = connection
 
@@ -60,7 +64,9 @@ class _Worker:
                         (message,) = await subscription.fetch(1, timeout=0.3)
                     except (nats.errors.TimeoutError, TimeoutError):
                         continue
-                    return message
+                    if json.loads(message.data)["execution_id"] in self.mine:
+                        return message
+                    await message.ack()
 
     async def is_idle(self) -> bool:
         """Whether no message waits for it."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from shared.messaging.connection import connect
+from tests.conftest import TEMPLATE
 from tests.e2e.playbooks import LINEAR
 from tests.support.api import RunningApi, running_api
 from tests.support.nats import NatsServer
 from tests.support.original_workers import WAIT_SECONDS_MAX, PythonWorker, RustWorker, services_running
+from tests.support.postgres import PostgresServer
 
 PIPELINE = """
 apiVersion: noetl.io/v2
@@ -70,15 +73,21 @@ class Original:
 
     def __init__(self, api: RunningApi, connection: Any) -> None:
         self.api = api
+        self.mine: set[int] = set()
         self._connection = connection
 
+    async def start(self, text: str, payload: dict[str, Any] | None = None) -> int:
+        execution = await self.api.start(text, payload)
+        self.mine.add(execution)
+        return execution
+
     async def python(self, *segments: str) -> PythonWorker:
-        worker = PythonWorker(self.api, self._connection, "worker-398f2a91")
+        worker = PythonWorker(self.api, self._connection, "worker-398f2a91", self.mine)
         await worker.start(segments or ("legacy",))
         return worker
 
     async def rust(self, subject: str = "noetl.commands") -> RustWorker:
-        worker = RustWorker(self.api, self._connection, "1f0c6a1e-rust")
+        worker = RustWorker(self.api, self._connection, "1f0c6a1e-rust", self.mine)
         await worker.start(subject)
         return worker
 
@@ -91,23 +100,37 @@ class Original:
                 await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-async def original(database_dsn: str, own_nats_server: NatsServer) -> AsyncIterator[Original]:
-    async with running_api(database_dsn, nats_url=own_nats_server.url) as api, services_running(api, own_nats_server):
-        connection = await connect(own_nats_server.url, name="test")
-        yield Original(api, connection)
-        await connection.close()
+@asynccontextmanager
+async def platform(server: PostgresServer, name: str, **settings: Any) -> AsyncIterator[tuple[RunningApi, Any]]:
+    """Run API, orchestrator, outbox and NATS on a database of their own."""
+    nats = NatsServer()
+    await nats.start()
+    dsn = await server.create_database(name, TEMPLATE)
+    try:
+        async with running_api(dsn, nats_url=nats.url, **settings) as api, services_running(api, nats):
+            connection = await connect(nats.url, name="test")
+            yield api, connection
+            await connection.close()
+    finally:
+        await server.drop_database(name)
+        await nats.close()
+
+
+@pytest.fixture(scope="module")
+async def shared(postgres_server: PostgresServer) -> AsyncIterator[tuple[RunningApi, Any]]:
+    async with platform(postgres_server, "original_workers") as made:
+        yield made
 
 
 @pytest.fixture
-async def routed(database_dsn: str, own_nats_server: NatsServer) -> AsyncIterator[Original]:
-    async with (
-        running_api(database_dsn, nats_url=own_nats_server.url, noetl_command_routing_enabled=True) as api,
-        services_running(api, own_nats_server),
-    ):
-        connection = await connect(own_nats_server.url, name="test")
-        yield Original(api, connection)
-        await connection.close()
+def original(shared: tuple[RunningApi, Any]) -> Original:
+    return Original(*shared)
+
+
+@pytest.fixture
+async def routed(postgres_server: PostgresServer) -> AsyncIterator[Original]:
+    async with platform(postgres_server, "routed", noetl_command_routing_enabled=True) as made:
+        yield Original(*made)
 
 
 # --- Python -----------------------------------------------------------------------------------------------------------
@@ -115,7 +138,7 @@ async def routed(database_dsn: str, own_nats_server: NatsServer) -> AsyncIterato
 
 async def test_the_python_worker_runs_an_execution_to_its_end(original: Original) -> None:
     worker = await original.python()
-    execution = await original.api.start(LINEAR, {"name": "Ada"})
+    execution = await original.start(LINEAR, {"name": "Ada"})
     notification, command, message = await worker.take()
     assert message.subject == "noetl.commands"
     assert set(notification) == {"execution_id", "event_id", "command_id", "step", "server_url"}
@@ -136,7 +159,7 @@ async def test_the_python_worker_runs_an_execution_to_its_end(original: Original
 
 async def test_the_python_worker_runs_task_sequences(original: Original) -> None:
     worker = await original.python()
-    execution = await original.api.start(PIPELINE)
+    execution = await original.start(PIPELINE)
     notification, command, _ = await worker.take()
     assert (notification["step"], command["action"]) == ("start:task_sequence", "task_sequence")
     tasks = command["context"]["tool_config"]["tasks"]
@@ -152,7 +175,7 @@ async def test_the_python_worker_runs_task_sequences(original: Original) -> None
 
 async def test_the_python_worker_runs_loops(original: Original) -> None:
     worker = await original.python()
-    execution = await original.api.start(LOOP)
+    execution = await original.start(LOOP)
     taken = [await worker.take() for _ in range(3)]
     for _, command, _ in reversed(taken):
         assert command["meta"]["loop_event_id"] == command["meta"]["__loop_epoch_id"]
@@ -165,7 +188,7 @@ async def test_the_python_worker_runs_loops(original: Original) -> None:
 
 async def test_the_python_worker_reports_failures_in_two_ways(original: Original) -> None:
     worker = await original.python()
-    tool, inside = await original.api.start(LINEAR), await original.api.start(LINEAR)
+    tool, inside = await original.start(LINEAR), await original.start(LINEAR)
     taken = {command["execution_id"]: command for _, command, _ in [await worker.take(), await worker.take()]}
     await worker.failed(taken[tool], "Tool returned error status", {"id": "t", "status": "error", "error": "no"})
     await worker.broke(taken[inside], "Tool kind 'x' not implemented")
@@ -179,7 +202,7 @@ async def test_the_python_worker_reports_failures_in_two_ways(original: Original
 
 async def test_a_large_result_of_the_python_worker_is_a_reference_into_its_own_store(original: Original) -> None:
     worker = await original.python()
-    await original.api.start(LINEAR)
+    await original.start(LINEAR)
     _, command, _ = await worker.take()
     reference = {"type": "nats", "locator": "noetl://execution/700/result/big/8ba28739", "store": "kv", "bytes": 224}
     await worker.done(command, None, {"sum": 3, "greeting": "Hi"}, reference=reference)
@@ -190,7 +213,7 @@ async def test_a_large_result_of_the_python_worker_is_a_reference_into_its_own_s
 async def test_the_python_worker_drops_what_it_need_not_do(original: Original) -> None:
     """Each refusal has a code that the worker knows; without one it would ask every second for ever."""
     worker = await original.python()
-    execution = await original.api.start(LINEAR)
+    execution = await original.start(LINEAR)
     notification, command, _ = await worker.take()
     other = PythonWorker(original.api, None, "worker-other")  # type: ignore[arg-type] # claims only
     status, refused = await other.claim(notification)
@@ -211,7 +234,7 @@ async def test_the_python_worker_drops_what_it_need_not_do(original: Original) -
 
 async def test_a_batch_of_the_python_worker_repeated_after_a_lost_answer_counts_once(original: Original) -> None:
     worker = await original.python()
-    execution = await original.api.start(LINEAR)
+    execution = await original.start(LINEAR)
     _, command, _ = await worker.take()
     event = {"step": "start", "name": "command.heartbeat", "payload": {"command_id": command["meta"]["command_id"]}}
     first = await worker.batch(command, [event], key="k")
@@ -228,7 +251,7 @@ async def test_what_the_python_worker_reads_beside_commands(original: Original) 
     status, credential = await api.request("GET", "/api/credentials/pg?include_data=true")
     assert (status, credential["type"], credential["data"]) == (200, "postgres", body["data"])
     assert (await api.request("GET", "/api/credentials/no?include_data=true"))[0] == 404
-    execution = await api.start(LINEAR)
+    execution = await original.start(LINEAR)
     catalog = (await api.log(execution))[0]["catalog_id"]
     token = {"token_data": {"t": "secret"}, "credential_type": "oauth2_client_credentials", "cache_type": "token"}
     token |= {"scope_type": "global", "ttl_seconds": 3000, "auto_renew": True, "renew_config": {"endpoint": "http://x"}}
@@ -242,7 +265,7 @@ async def test_what_the_python_worker_reads_beside_commands(original: Original) 
 async def test_a_child_that_the_python_worker_starts_and_polls(original: Original) -> None:
     """Its playbook tool sends everything it knows as the payload, wants exactly 200, and reads two booleans."""
     api = original.api
-    parent = await api.start(LINEAR)
+    parent = await original.start(LINEAR)
     body = {"path": "e2e/linear", "payload": {"name": "x", "job": {"id": "1"}}, "parent_execution_id": parent}
     status, started = await api.request("POST", "/api/execute", body)
     assert (status, isinstance(started["execution_id"], str)) == (200, True)
@@ -256,7 +279,7 @@ async def test_a_child_that_the_python_worker_starts_and_polls(original: Origina
 async def test_the_rust_worker_runs_an_execution_to_its_end(original: Original) -> None:
     worker = await original.rust()
     assert await worker.heartbeat() == 200
-    execution = await original.api.start(LINEAR, {"name": "Ada"})
+    execution = await original.start(LINEAR, {"name": "Ada"})
     _, command = await worker.take()
     config = worker.tool_config(command)
     assert (config["kind"], config["input"]["name"]) == ("python", "Ada")
@@ -271,7 +294,7 @@ async def test_the_rust_worker_runs_an_execution_to_its_end(original: Original) 
 
 async def test_a_failure_of_the_rust_worker_that_comes_as_success(original: Original) -> None:
     worker = await original.rust()
-    failing, broken = await original.api.start(LINEAR), await original.api.start(LINEAR)
+    failing, broken = await original.start(LINEAR), await original.start(LINEAR)
     commands = {command["execution_id"]: command for _, command in [await worker.take(), await worker.take()]}
     await worker.done(commands[failing], {"exit_code": 2, "stderr": "no"}, status="error")
     await worker.broke(commands[broken], "Tool not found: X")
@@ -282,7 +305,7 @@ async def test_a_failure_of_the_rust_worker_that_comes_as_success(original: Orig
 
 async def test_a_large_result_of_the_rust_worker_is_stored_and_reached_into(original: Original) -> None:
     worker = await original.rust()
-    execution = await original.api.start(LINEAR)
+    execution = await original.start(LINEAR)
     _, command = await worker.take()
     data = {"status": "success", "data": {"greeting": "Hi", "sum": 41, "blob": "x" * 200_000}}
     body = {"name": "start", "data": data, "scope": "execution", "source_step": "start"}
@@ -302,7 +325,7 @@ async def test_a_large_result_of_the_rust_worker_is_stored_and_reached_into(orig
 async def test_step_input_reaches_both_workers(original: Original) -> None:
     """The Rust worker reads `args` of the context only, and refuses a tool that has `args` and `input`."""
     worker = await original.rust()
-    await original.api.start(STEP_INPUT)
+    await original.start(STEP_INPUT)
     _, command = await worker.take()
     config = worker.tool_config(command)
     assert config.get("args", config.get("input")) == {"a": 1, "b": 1}
@@ -311,7 +334,7 @@ async def test_step_input_reaches_both_workers(original: Original) -> None:
 async def test_the_rust_worker_is_never_told_to_try_a_dead_command_again(original: Original) -> None:
     """It gives back everything that is no 409, at once and for ever."""
     worker = await original.rust()
-    await original.api.start(LINEAR)
+    await original.start(LINEAR)
     notification, command = await worker.take()
     await worker.done(command, {"greeting": "", "sum": 1})
     assert (await worker.claim(notification))[0] == 409
@@ -338,7 +361,7 @@ async def test_with_routing_each_command_reaches_one_pool(routed: Original) -> N
     rust = await routed.rust("noetl.commands.shared.>")
     python = await routed.python("python")
     special = await routed.python("gpu")
-    execution = await routed.api.start(POOLS)
+    execution = await routed.start(POOLS)
     notification, command = await rust.take()
     assert notification["step"] == "start"
     await rust.done(command, {})

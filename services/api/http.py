@@ -6,6 +6,7 @@ named there validate the request and appear in the served OpenAPI, so the docume
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +18,15 @@ from pydantic import BaseModel, ValidationError
 
 from services.api.auth.actor import NOBODY, Actor
 from services.api.auth.roles import Access, is_internal
-from services.api.validation import INTEGER_TEXT, error_item, json_detail, validation_detail
+from services.api.json_body import BodyError
+from services.api.json_body import parse as parse_json
+from services.api.validation import INTEGER_TEXT, error_item, validation_detail
 from shared.wire.types import ID_MAX
 
 if TYPE_CHECKING:
     from services.api.context import ApiContext
 
+BODY_SECONDS = 60.0  # for a request body to arrive; a client slower than that is answered 408
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,100}")  # longer is refused before it is parsed
 
@@ -183,12 +187,18 @@ async def read_json(request: web.BaseRequest, *, required: bool) -> object:
     """Return the request body as JSON; None when it is absent and not required.
 
     Raises:
-        HttpError: 422 when the body is missing or no JSON, 413 when it is over the limit.
+        HttpError: 422 when the body is missing or no JSON, 413 when it is over the limit, 408 when it does not come, 400 when
+            it breaks off.
     """
     try:
-        raw = await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await request.read()
+    except TimeoutError as error:
+        raise HttpError(408, f"the request body did not arrive within {BODY_SECONDS:.0f} seconds") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise HttpError(413, f"request body is over the limit: {error.text}; store large data by reference") from error
+    except web.RequestPayloadError as error:
+        raise HttpError(400, "the request body breaks off, or is not in its Content-Encoding") from error
     value = _parsed(request, raw) if raw else None
     if value is None and required:
         raise unprocessable(["body"], "Field required", kind="missing")
@@ -201,12 +211,9 @@ def _parsed(request: web.BaseRequest, raw: bytes) -> object:
     if declared is not None and not _JSON_TYPE.fullmatch(declared.partition(";")[0].strip().lower()):
         return raw.decode(errors="replace")
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        detail = json_detail(raw)
-        if detail is None:
-            raise unprocessable(["body", error.pos], "JSON decode error", {}, kind="json_invalid") from error
-        raise HttpError(422, detail) from error
+        return parse_json(raw)
+    except BodyError as error:
+        raise HttpError(422, error.detail) from error
 
 
 def _query_dict(request: web.Request) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from services.api.http import Call, unprocessable
 from services.api.models import NAME_MAX, Lax, storable
+from services.api.models import ShortText as ShortText  # its public place
 from services.api.store.catalog import VERSION_MAX
 
 TEXT_MAX = 10_000  # characters of a description
@@ -19,7 +20,6 @@ def _empty_is_none(value: object) -> object:
 
 
 Text = Annotated[str, Field(max_length=TEXT_MAX), AfterValidator(storable)]
-ShortText = Annotated[str, Field(max_length=NAME_MAX), AfterValidator(storable)]
 Key = Annotated[str, Field(min_length=1, max_length=NAME_MAX), AfterValidator(storable)]
 OptionalKey = Annotated[ShortText | None, BeforeValidator(_empty_is_none)]
 Offset = Annotated[int, Field(ge=0, le=OFFSET_MAX)]

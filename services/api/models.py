@@ -41,6 +41,8 @@ def _text_or_int(value: object) -> object:
 Id = Annotated[int, BeforeValidator(_lax_id), Field(gt=0, le=ID_MAX)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX), AfterValidator(storable)]
 Text = Annotated[str, AfterValidator(storable)]
+# A bound on `Text | None` would be tried on null, too, and fail: the bound belongs to the text.
+ShortText = Annotated[str, Field(max_length=NAME_MAX), AfterValidator(storable)]
 
 
 class Lax(BaseModel):
@@ -68,7 +70,7 @@ class _OfExecution(Lax):
 class EventBody(EventItem, _OfExecution):
     """Body of `POST /api/events`, in the dialect of either worker."""
 
-    worker_id: Text | None = Field(None, max_length=NAME_MAX)
+    worker_id: ShortText | None = None
     actionable: bool = True
 
 
@@ -77,7 +79,7 @@ class BatchBody(Lax):
 
     execution_id: Id
     events: list[EventItem]
-    worker_id: Text | None = Field(None, max_length=NAME_MAX)
+    worker_id: ShortText | None = None
 
 
 class ClaimBody(Lax):
@@ -100,7 +102,7 @@ class PageQuery(Lax):
     page: int = Field(1, ge=1, le=1_000_000)
     page_size: int = Field(100, ge=10, le=500)
     since_event_id: int | None = Field(None, ge=0, le=ID_MAX)
-    event_type: Text | None = Field(None, max_length=NAME_MAX)
+    event_type: ShortText | None = None
 
 
 class DetailQuery(PageQuery):
@@ -114,7 +116,7 @@ class ListQuery(Lax):
 
     page: Annotated[int, BeforeValidator(_at_least_one)] = Field(1, ge=1, le=1_000_000)
     page_size: Annotated[int, BeforeValidator(_at_least_one)] = Field(100, ge=1)
-    status: Text | None = Field(None, max_length=32)
+    status: Annotated[str, Field(max_length=32), AfterValidator(storable)] | None = None
 
 
 class StatusQuery(Lax):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from services.api.inputs import OptionalKey, Version
-from services.api.models import NAME_MAX, Id, Lax, Text
+from services.api.models import NAME_MAX, Id, Lax, ShortText, Text
 
 PROMPT_CHARS_MAX = 100_000
 
@@ -49,8 +49,8 @@ class AnalyzeReply(BaseModel):
 class AssistantOptions(Lax):
     """What every route that runs an AI playbook takes."""
 
-    gcp_auth_credential: Text | None = Field(None, max_length=NAME_MAX)
-    openai_secret_path: Text | None = Field(None, max_length=NAME_MAX)
+    gcp_auth_credential: ShortText | None = None
+    openai_secret_path: ShortText | None = None
     model: Text = Field("gpt-4o-mini", max_length=NAME_MAX)
     timeout_seconds: int = Field(180, ge=30, le=1200, description="wait for the playbook at most (s)")
     poll_interval_ms: int = Field(1500, ge=200, le=10_000, description="look at least so often (ms)")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from services.api.models import NAME_MAX, REASON_MAX, Id, Lax, Text
+from services.api.models import REASON_MAX, Id, Lax, ShortText, Text
 from services.api.store.dedup import WINDOW_SECONDS_MAX
 
 BATCH_MAX = 1000  # starts in one request, as in the Rust server
@@ -14,15 +14,16 @@ TRACE_CHARS_MAX = 1024  # of each trace header; W3C wants room for 512 of traces
 DEDUP_KEY_CHARS_MAX = 512  # a key of a B-tree index
 CLEANUP_MINUTES_MAX = 10 * 366 * 24 * 60  # ten years
 
+TraceText = Annotated[Text, Field(max_length=TRACE_CHARS_MAX)]
 Flag = Annotated[bool, Field(description="yes or no")]
 
 
 class Trace(Lax):
     """W3C trace headers of whoever asked for the start."""
 
-    traceparent: Text | None = Field(None, max_length=TRACE_CHARS_MAX)
-    tracestate: Text | None = Field(None, max_length=TRACE_CHARS_MAX)
-    baggage: Text | None = Field(None, max_length=TRACE_CHARS_MAX)
+    traceparent: TraceText | None = None
+    tracestate: TraceText | None = None
+    baggage: TraceText | None = None
 
 
 class Dedup(Lax):
@@ -35,8 +36,8 @@ class Dedup(Lax):
 class ExecuteBody(Lax):
     """Body of `POST /api/execute`."""
 
-    path: Text | None = Field(
-        None, max_length=NAME_MAX, description="catalog path, or the digits of a catalog id; this or `catalog_id`"
+    path: ShortText | None = Field(
+        None, description="catalog path, or the digits of a catalog id; this or `catalog_id`"
     )
     catalog_id: Id | None = Field(None, description="catalog entry; wins over `path`")
     version: Annotated[int | str | None, Field(description='version, digits, or "latest"')] = None
@@ -44,8 +45,8 @@ class ExecuteBody(Lax):
     payload: dict[str, Any] | None = Field(None, description="merged over the playbook's workload")
     workload: dict[str, Any] | None = Field(None, description="as `payload`, and wins over it")
     parent_execution_id: Id | None = None
-    execution_pool: Text | None = Field(
-        None, min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$", description="pool that runs all its commands"
+    execution_pool: Annotated[str, Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None = Field(
+        None, description="pool that runs all its commands"
     )
     trace: Trace | None = None
     dedup: Dedup | None = None
@@ -106,7 +107,7 @@ class FinalizeBody(Lax):
 
     reason: Text = Field("Abandoned or timed out", min_length=1, max_length=REASON_MAX)
     status: Literal["COMPLETED", "FAILED"] = "FAILED"
-    error: Text | None = Field(None, max_length=REASON_MAX, description="wins over `reason`")
+    error: Annotated[Text, Field(max_length=REASON_MAX)] | None = Field(None, description="wins over `reason`")
 
 
 class FinalizeReply(BaseModel):

@@ -40,6 +40,9 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
 
 
 GATE_ANSWERS = (401, 403, 429)  # of every route that asks who calls: no token, not the role, too often
+EDGE_ANSWERS = (400, 503)  # of every route: the request is no HTTP or its head is too long; the database is away
+PATH_ANSWERS = (404,)  # of every route with a parameter in its path: an empty one, or one with a slash, is another path
+BODY_ANSWERS = (408, 413)  # of every route with a body: it does not come, or is too large
 
 
 def _description(spec: RouteSpec) -> str:
@@ -114,11 +117,16 @@ def _operation(spec: RouteSpec, schemas: Mapping[type[BaseModel], Mapping[str, A
     operation["security"] = _SECURITY.get(spec.role, _BY_TOKEN)
     operation["x-playhead-role"] = spec.role.value
     gate = () if spec.internal or spec.role is Access.PUBLIC else GATE_ANSWERS
-    for status in sorted({*answers(spec)[1:], *gate}):
-        operation["responses"][str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-        }
+    edge = {
+        *EDGE_ANSWERS,
+        *(BODY_ANSWERS if spec.body else ()),
+        *(PATH_ANSWERS if _PARAMETER.search(spec.path) else ()),
+    }
+    for status in sorted({*answers(spec)[1:], *gate, *edge}):
+        content: dict[str, Any] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        if status == HTTPStatus.BAD_REQUEST:
+            content["text/plain"] = {"schema": {"type": "string", "description": "the HTTP server itself refuses it"}}
+        operation["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
     return operation
 
 

@@ -53,7 +53,9 @@ class TokenBody(Lax):
     credentials_path: OptionalKey = Field(None, description="a file in NOETL_GCP_CREDENTIALS_DIR of the server")
     use_metadata: bool = Field(False, description="the service account of the machine")
     service_account_secret: OptionalKey = Field(None, description="not possible here: needs Google's libraries")
-    store_as: Text | None = Field(None, min_length=1, max_length=NAME_MAX, description="keep the token as a credential")
+    store_as: Annotated[Text, Field(min_length=1, max_length=NAME_MAX)] | None = Field(
+        None, description="keep the token as a credential"
+    )
     store_type: Text = Field("httpBearerAuth", min_length=1, max_length=NAME_MAX)
     store_meta: dict[str, Any] | None = None
     store_description: Description | None = None

@@ -152,17 +152,20 @@ class AccessControl:
         """Enter a write into the audit trail; reads are not entered."""
         if spec.method == "GET" or spec.role is Access.VIEWER:
             return
-        counted = spec.role in (Access.WORKER, Access.INTERNAL) or status in REFUSALS
-        row = audit_row(
-            actor=actor.label,
-            role=actor.role,
-            method=spec.method,
-            route=spec.path,
-            parameters=dict(request.match_info),
-            status=status,
-            address=request.remote,
+        if spec.role in (Access.WORKER, Access.INTERNAL) or status in REFUSALS:
+            self.audit.count((actor.label, actor.role, spec.method, spec.path, status, request.remote))
+            return
+        self.audit.record(
+            audit_row(
+                actor=actor.label,
+                role=actor.role,
+                method=spec.method,
+                route=spec.path,
+                parameters=dict(request.match_info),
+                status=status,
+                address=request.remote,
+            )
         )
-        self.audit.record(row, counted=counted)
 
 
 async def open_access(settings: ApiSettings, database: Database, stack: AsyncExitStack) -> AccessControl:

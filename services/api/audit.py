@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -31,34 +30,39 @@ TARGET_CHARS_MAX = 200  # of one path parameter
 COUNT_SECONDS = 60.0  # counted calls are stored so often
 
 
+Kind = tuple[str, str | None, str, str, int, str | None]  # actor, role, method, route, status, address
+
+
 class AuditTrail:
     """Collects rows and stores them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows: list[AuditRow] = []
-        self._counted: dict[tuple[object, ...], AuditRow] = {}
+        self._counted: dict[Kind, int] = {}
         self._storing = asyncio.Lock()
 
-    def record(self, row: AuditRow, *, counted: bool) -> None:
-        """Keep a row; `counted` adds it to others of its kind."""
-        if counted:
-            key = (row.actor, row.method, row.route, row.status, row.address)
-            known = self._counted.get(key)
-            if known is not None or len(self._counted) < COUNTED_MAX:
-                kept = replace(row, target={}, execution_id=None, calls=row.calls + (known.calls if known else 0))
-                self._counted[key] = kept
-                return
+    def record(self, row: AuditRow) -> None:
+        """Keep a row; when too many wait it is lost, and that is counted."""
         if len(self._rows) >= ROWS_MAX:
             AUDIT_LOST.inc()
             return
         self._rows.append(row)
 
+    def count(self, kind: Kind) -> None:
+        """Count one call of a kind; when there are too many kinds it gets a row of its own."""
+        known = self._counted.get(kind, 0)
+        if known or len(self._counted) < COUNTED_MAX:
+            self._counted[kind] = known + 1
+        else:
+            self.record(_counted_row(kind, 1))
+
     async def flush(self, *, counts: bool = False) -> None:
         """Store what waits; with `counts` also the counted calls. Rows that cannot be stored are kept for the next time."""
         async with self._storing:
             if counts:
-                self._rows.extend(self._counted.values())
+                for kind, calls in self._counted.items():
+                    self.record(_counted_row(kind, calls))
                 self._counted.clear()
             while self._rows:
                 batch = self._rows[:BATCH_ROWS]
@@ -68,6 +72,22 @@ class AuditTrail:
                     log.warning("audit rows wait", extra={"error": type(error).__name__, "rows": len(self._rows)})
                     return
                 del self._rows[: len(batch)]
+
+
+def _counted_row(kind: Kind, calls: int) -> AuditRow:
+    actor, role, method, route, status, address = kind
+    return AuditRow(
+        occurred_at=datetime.now(UTC),
+        actor=actor,
+        role=role,
+        method=method,
+        route=route,
+        target={},
+        execution_id=None,
+        status=status,
+        address=address,
+        calls=calls,
+    )
 
 
 def audit_row(

@@ -103,6 +103,14 @@ def _decode(text: str) -> bytes:
         raise CorruptValueError("the stored value is damaged: it is not base64url") from error
 
 
+def _standard(text: str) -> bytes:
+    """Return base64 as the original writes it, with or without its padding."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise CorruptValueError("the stored value is damaged: it is not base64") from error
+
+
 def _bound(*parts: str) -> bytes:
     """Return additional data; lengths in front keep two different contexts from looking the same."""
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
@@ -224,7 +232,7 @@ class Cipher:
             case "original-envelope":
                 return self._open_original_envelope(text)
             case "original":
-                return self._open_with_any(base64.b64decode(text + "=" * (-len(text) % 4)))
+                return self._open_with_any(_standard(text))
             case _:
                 return text.encode()
 
@@ -254,8 +262,8 @@ class Cipher:
                 f"its key is kept by {provider!r}, which this program does not reach: store the value again"
             )
         try:
-            wrapped, sealed = (base64.b64decode(item, validate=True) for item in (data_key["ct"], envelope["ct"]))
-        except (KeyError, TypeError, binascii.Error, ValueError) as error:
+            wrapped, sealed = _standard(data_key["ct"]), _standard(envelope["ct"])
+        except (KeyError, TypeError) as error:
             raise CorruptValueError("the original's envelope is damaged") from error
         secret = self._open_with_any(wrapped)
         if len(secret) != KEY_BYTES:

@@ -43,6 +43,8 @@ async def _once(name: str, task: Task) -> None:
         await task()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         log.warning("housekeeping waits", extra={"task": name, "error": type(error).__name__})
+    except Exception:
+        log.exception("housekeeping failed", extra={"task": name})
 
 
 async def _purge(context: ApiContext) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from services.dev.processes import ADMIN_TOKEN_FILE
+
 if TYPE_CHECKING:
     from services.dev.client import PublicApi
 
@@ -64,7 +66,7 @@ def _admin_token(server: str, data_dir: Path) -> str:
     file = os.environ.get("NOETL_ADMIN_TOKEN_FILE")
     places = [Path(file)] if file else []
     if (urlsplit(server).hostname or "") in LOOPBACK_HOSTS:
-        places.append(data_dir / "admin-token")
+        places.append(data_dir / ADMIN_TOKEN_FILE)
     for place in places:
         if place.is_file():
             return place.read_text(encoding="utf-8").strip()

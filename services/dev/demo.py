@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from services.dev.processes import ADMIN_TOKEN_FILE
 from services.dev.run import RunOptions, run_playbook
 
 READY_SECONDS_MAX = 120.0  # the first start makes a database cluster
@@ -34,7 +35,8 @@ def run_demo(file: Path, data_dir: Path) -> int:
                 return 1
             api_url = json.loads(ready_file.read_text())["api_url"]
             sys.stdout.write(f"ready: {api_url}\n\n")
-            return run_playbook(RunOptions(file=file, server=api_url))
+            token = (data_dir / ADMIN_TOKEN_FILE).read_text(encoding="ascii").strip()
+            return run_playbook(RunOptions(file=file, server=api_url, token=token))
         finally:
             stack.terminate()
             stack.wait(STOP_SECONDS_MAX)

@@ -43,6 +43,7 @@ PRINT_QUEUE_LINES_MAX = 10_000  # lines waiting for a slow terminal; beyond, lin
 PRINT_DRAIN_SECONDS = 0.5  # at the end, for what is still queued
 NAME_WIDTH = 12  # characters of the `name |` prefix
 
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name in the data directory; `playhead token` looks for it
 DIR_MODE_PRIVATE = 0o700
 FILE_MODE_PRIVATE = 0o600
 

@@ -31,6 +31,7 @@ class RunOptions:
     payload: Mapping[str, Any] = field(default_factory=dict)
     as_json: bool = False
     follow: bool = True
+    token: str | None = field(default=None, repr=False)  # None: the one in the environment
 
 
 class UsageError(Exception):
@@ -150,7 +151,7 @@ def _result_text(value: object) -> str:
 async def _run(options: RunOptions, content: str) -> int:
     screen = Screen(sys.stderr if options.as_json else sys.stdout)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=4)) as session:
-        api = PublicApi(session, options.server)
+        api = PublicApi(session, options.server, options.token)
         entry = await api.request("POST", "/api/catalog/register", {"content": content})
         for warning in entry.get("warnings", ()):
             screen.line(f"warning: {warning}")

@@ -21,6 +21,7 @@ from services.dev.lock import DataDirLock
 from services.dev.nats_server import EmbeddedNats
 from services.dev.postgres import EmbeddedPostgres
 from services.dev.processes import (
+    ADMIN_TOKEN_FILE,
     LOOPBACK,
     Child,
     DevError,
@@ -72,7 +73,6 @@ API_SECRETS = (
     "NOETL_INTERNAL_API_TOKEN_PREVIOUS",
     "NOETL_API_TOKEN",  # of whoever types, for `playhead run`
 )
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name; `playhead token` looks for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,15 @@ class Actor:
     name: str
     roles: frozenset[Role] = field(default_factory=frozenset)
     token_id: str | None = None
+    label: str = field(init=False)  # the caller as logs and the audit trail name it
+    role: str | None = field(init=False)  # its roles as text
 
-    @property
-    def label(self) -> str:
-        """The caller as logs and the audit trail name it."""
-        return self.kind if self.kind in ("anonymous", "service") else f"{self.kind}:{self.name}"
-
-    @property
-    def role(self) -> str | None:
-        """Its roles as text, None without any."""
-        return ", ".join(sorted(self.roles)) or None
+    def __post_init__(self) -> None:
+        """Make the texts once: every request needs them."""
+        unnamed = self.kind in ("anonymous", "service")
+        object.__setattr__(self, "label", self.kind if unnamed else f"{self.kind}:{self.name}")
+        role = None if self.kind == "anonymous" else ", ".join(sorted(self.roles)) or None
+        object.__setattr__(self, "role", role)
 
     def may(self, access: Access) -> bool:
         """Whether one of its roles is enough for `access`."""

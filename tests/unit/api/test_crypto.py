@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.crypto import Cipher, CorruptValueError, Key, KeyUnavailableError, key_digest, parse_key
+from services.api.crypto import Cipher, CipherError, CorruptValueError, Key, KeyUnavailableError, key_digest, parse_key
 
 OLD, NEW, FOREIGN = Key("old", b"o" * 32), Key("new", b"n" * 32), Key("foreign", b"f" * 32)
 PLACE = {"table": "credential", "row": "db"}
@@ -156,6 +156,32 @@ def test_data_that_looks_like_an_envelope_stays_data() -> None:
 def test_what_was_cut_is_damaged_not_a_crash(text: str) -> None:
     with pytest.raises(CorruptValueError):
         Cipher((OLD,)).decrypt(text, **PLACE)
+
+
+@given(
+    st.one_of(
+        st.text(max_size=120),
+        st.from_regex(r"v[12]\.old\.[A-Za-z0-9_-]{0,90}\.[A-Za-z0-9_-]{0,60}", fullmatch=True),
+        st.from_regex(r"[A-Za-z0-9+/]{30,60}={0,3}", fullmatch=True),
+        st.fixed_dictionaries(
+            {
+                "v": st.just(1),
+                "alg": st.just("AES-256-GCM"),
+                "ct": st.one_of(st.text(max_size=60), st.integers(), st.none()),
+                "dek": st.dictionaries(
+                    st.sampled_from(["p", "kid", "ct"]), st.one_of(st.just("local"), st.text(), st.integers())
+                ),
+            }
+        ).map(json.dumps),
+    )
+)
+def test_whatever_is_stored_is_opened_or_named_and_never_a_crash(text: str) -> None:
+    cipher = Cipher((OLD,))
+    cipher.key_of(text)
+    try:
+        cipher.decrypt(text, **PLACE)
+    except CipherError:
+        return
 
 
 def test_keys_have_a_name_given_or_made() -> None:

@@ -8,9 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from shared.engine import check_playbook, dockeys, read_document
-from shared.engine.schema import playbook_schema, schema_text
+from shared.engine.schema import playbook_schema
 from shared.engine.toolkeys import TOOL_KEYS
-from tests.support.fixtures import PLAYBOOKS, ROOT, name_of
+from tests.support.fixtures import PLAYBOOKS, name_of
 
 VALIDATOR = Draft202012Validator(playbook_schema())
 
@@ -29,11 +29,6 @@ def errors(text: str) -> list[str]:
 
 def test_the_schema_is_a_schema() -> None:
     Draft202012Validator.check_schema(playbook_schema())
-
-
-def test_the_committed_schema_is_current() -> None:
-    committed = (ROOT / "docs" / "playbook.schema.json").read_text()
-    assert committed == schema_text(), "run: playhead schema > docs/playbook.schema.json"
 
 
 @pytest.mark.parametrize("file", PLAYBOOKS, ids=name_of)

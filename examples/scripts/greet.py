@@ -1,0 +1,1 @@
+result = {"greeting": f"Hello, {name}!"}  # noqa: F821 - `name` is an input of the tool

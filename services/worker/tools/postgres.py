@@ -48,7 +48,9 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 _ALONE = re.compile(
     r"(VACUUM|(CREATE|DROP|ALTER) (DATABASE|TABLESPACE|SUBSCRIPTION)|ALTER SYSTEM|REINDEX|CLUSTER|CALL|DISCARD ALL"
     r"|(CREATE|DROP) (UNIQUE )?INDEX CONCURRENTLY|BEGIN|START TRANSACTION|COMMIT|ROLLBACK|END|ABORT|PREPARE TRANSACTION)\b"
+    r"|ALTER TYPE .* ADD VALUE\b"
 )
+_ENDS_INSIDE = re.compile(r"\b(COMMIT|ROLLBACK)\s*;", re.IGNORECASE)  # in a DO block: it commits by itself
 _COPY = re.compile(r"COPY\b")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _RETRYABLE_CLASSES = ("08", "40", "53", "57", "55")  # connection, rollback, resources, operator, lock not available
@@ -177,7 +179,10 @@ class PostgresPools:
             try:
                 yield connection
             finally:
-                await asyncio.shield(kept.pool.release(connection, timeout=POSTGRES_CLOSE_SECONDS))
+                with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await asyncio.shield(
+                        kept.pool.release(connection, timeout=POSTGRES_CLOSE_SECONDS)
+                    )  # or it is closed
         finally:
             kept.users -= 1
             kept.used_at = time.monotonic()
@@ -324,6 +329,12 @@ class _Run:
         return results
 
 
+def _is_alone(statement: Statement) -> bool:
+    if statement.head.startswith("DO"):
+        return _ENDS_INSIDE.search(statement.text) is not None
+    return _ALONE.match(statement.head) is not None
+
+
 async def execute(
     connection: Connection, statements: Sequence[Statement], params: Sequence[Any], *, kind: str, result_max_bytes: int
 ) -> list[Result]:
@@ -335,7 +346,7 @@ async def execute(
         ToolError: a statement failed, and nothing of the transaction remains; or the rows are too many.
     """
     run = _Run(connection, kind, result_max_bytes)
-    if not any(_ALONE.match(statement.head) for statement in statements):
+    if not any(map(_is_alone, statements)):
         try:
             async with connection.transaction():
                 return await run.all(statements, params)

@@ -85,6 +85,40 @@ async def test_statements_that_need_no_transaction(call: Call, database: str) ->
     assert (await call("postgres", auth="pg", query="SELECT count(*) AS n FROM t"))["rows"] == [{"n": 1}]
 
 
+async def test_more_statements_that_need_no_transaction(call: Call, database: str) -> None:
+    await call(
+        "postgres",
+        auth="pg",
+        query="""
+            CREATE TYPE mood AS ENUM ('ok');
+            CREATE TABLE t (m mood, n int);
+            ALTER TYPE public.mood ADD VALUE 'bad';
+            INSERT INTO t VALUES ('bad', 1);
+            DO $$ BEGIN INSERT INTO t VALUES ('ok', 2); COMMIT; INSERT INTO t VALUES ('ok', 3); ROLLBACK; END $$;
+            CREATE PROCEDURE p(INOUT x int) LANGUAGE plpgsql AS $$ BEGIN COMMIT; x := x + 1; END $$;
+        """,
+    )
+    assert (await call("postgres", auth="pg", query="SELECT n FROM t ORDER BY n"))["rows"] == [{"n": 1}, {"n": 2}]
+    assert (await call("postgres", auth="pg", query="CALL p(41)"))["rows"] == [{"x": 42}]
+
+
+async def test_every_statement_that_answers_rows(call: Call, database: str) -> None:
+    sql = "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 2500) RETURNING a"
+    assert (await call("postgres", auth="pg", query=sql))["row_count"] == 2500
+    sql = "WITH gone AS (DELETE FROM t WHERE a > 2 RETURNING a) SELECT count(*) AS n FROM gone"
+    assert (await call("postgres", auth="pg", query=sql))["rows"] == [{"n": 2498}]
+    assert (await call("postgres", auth="pg", query="EXPLAIN (FORMAT JSON) SELECT * FROM t"))["row_count"] == 1
+    assert (await call("postgres", auth="pg", query="SHOW server_version"))["columns"] == ["server_version"]
+    assert (await call("postgres", auth="pg", query="VALUES (1), (2)"))["row_count"] == 2
+    assert (await call("postgres", auth="pg", query="TABLE t"))["rows"] == [{"a": 1}, {"a": 2}]
+    sql = """
+        SELECT int4range(1, 5) AS r, '1.2.3.4'::inet AS i, ROW(1, 'x') AS c, NULL AS n, '{"a": [1.5]}'::json AS j,
+               'nan'::float AS f
+    """
+    (row,) = (await call("postgres", auth="pg", query=sql))["rows"]
+    assert row == {"r": "[1,5)", "i": "1.2.3.4", "c": [1, "x"], "n": None, "j": {"a": [1.5]}, "f": None}
+
+
 async def test_parameters(call: Call, database: str) -> None:
     sql = "SELECT $1::int + 1 AS n, $2::text AS t, $3::jsonb -> 'a' AS j, $4::date AS d, $5::int[] AS l"
     output = await call("postgres", auth="pg", query=sql, params=["41", "it's; $1", {"a": [1]}, "2026-01-02", [1, "2"]])
@@ -193,6 +227,29 @@ async def test_a_slow_statement_is_stopped_on_the_server(call: Call, database: s
         END $$
     """
     await call("postgres", auth="pg", query=sql, seconds=10)
+
+
+async def test_a_connection_that_is_cut_is_a_retryable_error_and_is_replaced(call: Call, database: str) -> None:
+    async def cut() -> None:
+        sql = """
+            DO $$ BEGIN
+              LOOP
+                PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+                  WHERE query = 'SELECT pg_sleep(61)' AND state = 'active';
+                EXIT WHEN FOUND;
+                PERFORM pg_stat_clear_snapshot();
+              END LOOP;
+            END $$
+        """
+        await call("postgres", auth="pg", query=sql)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cut())
+        error = await refused(call, "PG_57P01", auth="pg", query="SELECT pg_sleep(61)", seconds=30)
+    assert error.retryable is True
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(call("postgres", auth="pg", query="SELECT 1"))
 
 
 async def test_connections_are_reused_bounded_and_clean(call: Call, database: str, box: ToolBox) -> None:

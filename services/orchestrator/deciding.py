@@ -7,7 +7,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any
 
-from services.orchestrator.metrics import FAILURES, REFERENCES
+from services.orchestrator.metrics import FAILURES, MISSES, REFERENCES
 from shared.engine import (
     LOST,
     Decision,
@@ -82,7 +82,9 @@ class Decider:
         for _ in range(REFERENCES_PER_DECISION_MAX + 1):
             try:
                 with loaded(data):
-                    return decide(state, playbook, now=datetime.now(UTC), options=self._options)
+                    decision = decide(state, playbook, now=datetime.now(UTC), options=self._options)
+                MISSES.inc(decision.misses)
+                return decision
             except NeedsDataError as missing:
                 data[missing.locator] = await self._load(state.execution_id, missing.locator)
         raise TemplateError(f"templates reach into more than {REFERENCES_PER_DECISION_MAX} stored results at once")

@@ -13,6 +13,7 @@ LOADS = Counter("playhead_orchestrator_loads_total", "Executions loaded from the
 REFERENCES = Counter(
     "playhead_orchestrator_references_total", "Large results loaded because a template reached into one"
 )
+MISSES = Counter("playhead_orchestrator_undefined_total", "Uses of what is not defined in templates")
 SNAPSHOTS = Counter("playhead_orchestrator_snapshots_total", "Snapshots of folded states by outcome", ["outcome"])
 UNDECIDED = Counter("playhead_orchestrator_reconciled_total", "Executions that the reconciler found undecided")
 DEAD_LETTERED = Counter("playhead_orchestrator_dead_lettered_total", "Messages that are no event")

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.engine.jsontext import dumps, size_of
-from shared.engine.limits import CONTEXT_NAME_BYTES_MAX, RENDER_CONTEXT_BYTES_MAX
+from shared.engine.limits import CONTEXT_NAME_BYTES_MAX, LOOP_CONTEXT_BYTES_MAX, RENDER_CONTEXT_BYTES_MAX
 from shared.engine.outcome import error_info
 from shared.engine.references import ResultRef, as_result, result_ref
 from shared.engine.state import LoopState, State, StepRun
@@ -125,15 +125,20 @@ _ALWAYS = frozenset(
 _NOT_SENT = frozenset({"steps", "outcome", "now"})  # the same data under another name, or no data
 
 
-def render_context_of(names: Mapping[str, Any], state: State, mentions: frozenset[str]) -> dict[str, Any]:
+def render_context_of(
+    names: Mapping[str, Any], state: State, mentions: frozenset[str], *, is_item: bool = False
+) -> dict[str, Any]:
     """Return the names that travel with a command: all, or, when they are large, only those that its source mentions."""
+    bytes_max = (
+        LOOP_CONTEXT_BYTES_MAX if is_item else RENDER_CONTEXT_BYTES_MAX // 3
+    )  # values stand there up to three times
     results = {name: names[name] for name in state.results if name in names}
     shown = {key: value for key, value in names.items() if key not in _NOT_SENT}
     if "args" not in mentions:
         shown.pop("args", None)
     shown["ctx"] = {**results, **state.variables}
     shown["workload"] = {**state.variables, **state.workload}
-    if state.data_bytes <= RENDER_CONTEXT_BYTES_MAX // 3:  # each value stands there up to three times
+    if state.data_bytes <= bytes_max:
         return shown
     shown = {key: value for key, value in shown.items() if key in _ALWAYS or key in mentions}
     shown["ctx"] = {name: value for name, value in shown["ctx"].items() if name in mentions}

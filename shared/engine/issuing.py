@@ -133,7 +133,7 @@ class CommandBuilder:
             "input": given,
             **({"args": given} if given and not step.tasks else {}),  # where the Rust line looks for them
             "deferred": deferred,
-            "render_context": render_context_of(names, state, step.mentions),
+            "render_context": render_context_of(names, state, step.mentions, is_item=loop is not None),
             "spec": {"next_mode": step.mode},
         }
 

@@ -17,6 +17,7 @@ TEMPLATE_CHARS_MAX = 65_536  # source of one template
 TEMPLATE_OUTPUT_CHARS_MAX = 1_048_576  # text that one template makes
 TEMPLATE_RANGE_MAX = 100_000  # items that all range() calls of one rendering make
 TEMPLATE_POWER_MAX = 1024  # exponent of `**`
+DECISION_TEMPLATE_RATIO_MAX = 10  # all templates of one decision may use so many times what one may: some seconds
 TEMPLATE_INTEGER_BITS_MAX = 65_536  # of an integer that arithmetic makes
 TEMPLATE_VALUES_MAX = 3_000_000  # members of lists and mappings that one rendering makes into text or a result
 TEMPLATE_MISSES_MAX = 20  # undefined names that one decision tells
@@ -24,7 +25,7 @@ TEMPLATE_CACHE_MAX = 4096  # compiled templates kept per process
 VALUE_DEPTH_MAX = 64  # nesting of a rendered value
 
 TEMPLATE_LOOP_STEPS_MAX = (
-    2_000_000  # rounds of loops, calls, items that filters walk over in one rendering: a second or so
+    1_000_000  # rounds of loops, calls, items that filters walk over in one rendering: about a second
 )
 REFERENCES_PER_DECISION_MAX = 64  # large results that one decision may load
 
@@ -40,6 +41,7 @@ RETRY_ATTEMPTS_MAX = 1000  # of one command
 RETRY_DELAY_SECONDS_MAX = 86_400.0 * 7  # between two attempts: a week
 RETRY_DELAY_SECONDS = 1.0  # without `delay`; the original's default in policies
 TIMEOUT_SECONDS_MAX = 86_400.0 * 366  # of a step or an execution: a year
+LOOP_CONTEXT_BYTES_MAX = 4096  # data of the execution that travels with each item of a loop; beyond, only what it names
 CONTEXT_NAME_BYTES_MAX = 262_144  # one name of the workload that travels with a command; larger goes by reference
 SNAPSHOT_EVENTS_MIN = 1000  # events between two snapshots at least
 SNAPSHOT_BYTES_MAX = 32 << 20  # a larger state is folded from an older snapshot

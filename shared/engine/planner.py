@@ -39,6 +39,7 @@ from shared.engine.limits import (
 )
 from shared.engine.outcome import bare_key
 from shared.engine.playbook import Arc, Playbook, Step
+from shared.engine.sandbox import is_half_spent
 from shared.engine.state import Attempt, Event, LoopState, State, StepRun
 from shared.engine.templates import (
     TemplateError,
@@ -407,7 +408,7 @@ class Planner:
             not loop.is_failing
             and loop.next_index < loop.size
             and len(run.attempts) < loop.limit
-            and (not run.attempts or (self._commands < DECISION_COMMANDS_MAX and self._bytes < DECISION_BYTES_MAX))
+            and (not run.attempts or self._has_room())
         ):
             if names is None:
                 names = with_run(self._base(), step=step.name, run=None, event="loop_init", now=self._now)
@@ -420,6 +421,10 @@ class Planner:
             busy = any(attempt.status == "running" for attempt in run.attempts.values())
         if not busy and (loop.is_failing or loop.next_index >= loop.size):
             self._finish_loop(run, loop)
+
+    def _has_room(self) -> bool:
+        """Whether this decision may start more items, or should leave them to the next one."""
+        return self._commands < DECISION_COMMANDS_MAX and self._bytes < DECISION_BYTES_MAX and not is_half_spent()
 
     def _start_item(self, step: Step, run: StepRun, names: dict[str, Any], index: int, *, attempt: int = 1) -> None:
         """Issue the command of an item; one that cannot be rendered has failed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
@@ -22,6 +23,7 @@ from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from shared.engine.limits import (
+    DECISION_TEMPLATE_RATIO_MAX,
     TEMPLATE_INTEGER_BITS_MAX,
     TEMPLATE_LOOP_STEPS_MAX,
     TEMPLATE_OUTPUT_CHARS_MAX,
@@ -32,6 +34,7 @@ from shared.engine.limits import (
 )
 from shared.engine.references import ResultRef
 
+_TOGETHER = f", or all templates of the decision {DECISION_TEMPLATE_RATIO_MAX} times that"
 _CHARS_PER_STEP = 64  # work on text counts as one step per so many characters
 _STEPS_PER_CALL = 5  # a call takes about as long as so many rounds of a loop
 _WIDENERS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})  # make as much text as they are told
@@ -62,16 +65,50 @@ class Budget:
 class Watch:
     """What one decision's templates looked up in vain; with `strict` the first of it is an error.
 
-    `seed` makes the filter `random` give the same for the same decision.
+    `seed` makes the filter `random` give the same for the same decision; `left` is what all its templates may still use.
     """
 
     strict: bool = False
     seed: str = ""
     missed: list[str] = field(default_factory=list)
+    left: Budget = field(
+        default_factory=lambda: Budget(
+            steps=TEMPLATE_LOOP_STEPS_MAX * DECISION_TEMPLATE_RATIO_MAX,
+            values=TEMPLATE_VALUES_MAX * DECISION_TEMPLATE_RATIO_MAX,
+        )
+    )
 
 
 budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
 watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+def is_half_spent() -> bool:
+    """Whether the templates of the decision have used more than half of what they may: what can wait, should."""
+    watching = watch.get()
+    if watching is None:
+        return False
+    whole = Watch().left
+    return watching.left.steps * 2 < whole.steps or watching.left.values * 2 < whole.values
+
+
+@contextmanager
+def budgeted() -> Iterator[None]:
+    """Give one rendering its budget, out of what the decision has left."""
+    watching = watch.get()
+    own = Budget()
+    if watching is not None:
+        own.steps = min(own.steps, watching.left.steps)
+        own.values = min(own.values, watching.left.values)
+    steps, values = own.steps, own.values
+    token = budget.set(own)
+    try:
+        yield
+    finally:
+        budget.reset(token)
+        if watching is not None:
+            watching.left.steps -= steps - own.steps
+            watching.left.values -= values - own.values
 
 
 def refuse(reason: str) -> TemplateError:
@@ -104,7 +141,7 @@ def spend(steps: int) -> None:
         return
     left.steps -= steps
     if left.steps < 0:
-        raise refuse(f"takes more than {TEMPLATE_LOOP_STEPS_MAX} rounds of loops and calls")
+        raise refuse(f"takes more than {TEMPLATE_LOOP_STEPS_MAX} rounds of loops and calls{_TOGETHER}")
 
 
 def spend_values(value: Any) -> None:
@@ -127,7 +164,7 @@ def spend_values(value: Any) -> None:
             raise refuse(f"a value is nested at most {VALUE_DEPTH_MAX} deep")
         left.values -= len(members)
         if left.values < 0:
-            raise refuse(f"makes more than {TEMPLATE_VALUES_MAX} values")
+            raise refuse(f"makes more than {TEMPLATE_VALUES_MAX} values{_TOGETHER}")
         stack.extend((member, depth + 1) for member in members if isinstance(member, _HOLDERS))
 
 

@@ -26,12 +26,11 @@ from shared.engine.limits import (
 )
 from shared.engine.references import LostDataError, ResultRef
 from shared.engine.sandbox import (
-    Budget,
     TemplateError,
     UnusableError,
     Watch,
     bounded,
-    budget,
+    budgeted,
     build_environment,
     missed,
     refuse,
@@ -167,17 +166,15 @@ def names_in(text: str) -> frozenset[str]:
 
 
 def _evaluate(text: str, run: Callable[[], Any]) -> Any:
-    token = budget.set(Budget())
     try:
-        return run()
+        with budgeted():
+            return run()
     except (LostDataError, UnusableError) as error:
         raise UnusableError(f"{_shown(text)}: {error}") from error
     except _FAILURES as error:
         raise TemplateError(f"{_shown(text)}: {error or type(error).__name__}") from error
     except MemoryError as error:
         raise TemplateError(f"{_shown(text)}: makes too much") from error
-    finally:
-        budget.reset(token)
 
 
 def _shown(text: str) -> str:

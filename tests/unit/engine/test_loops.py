@@ -321,6 +321,29 @@ def test_the_collection_stands_in_the_log_once_and_events_stay_small() -> None:
     assert max(contexts) < 2000, "nor does it travel with the commands"
 
 
+def test_items_with_costly_templates_are_spread_over_decisions_and_none_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.engine.sandbox.DECISION_TEMPLATE_RATIO_MAX", 1)
+    look_up = "{{ workload.rows | selectattr('id', 'eq', item) | map(attribute='id') | list }}"
+    tool = "tool: {kind: noop, input: {v: %s}}" % json.dumps(look_up)
+    rows = [{"id": index} for index in range(20_000)]
+    run = Simulation(loop(100, "mode: parallel, max_in_flight: 90", tool=tool), {"rows": rows})
+    started = len(run.open)
+    assert 0 < started < 90
+    run.do("l")
+    assert len(run.open) > started
+    assert "call.error" not in run.types()
+
+
+def test_a_small_collection_does_not_travel_with_each_item_either() -> None:
+    run = Simulation(loop("{{ workload.rows }}", PARALLEL), {"rows": list(range(1500)), "unit": "kg"})
+    assert "rows" not in run.context("l")["render_context"]["workload"]
+    run = Simulation(
+        loop("{{ workload.rows }}", PARALLEL, tool="tool: {kind: python, code: 'result = unit'}"),
+        {"rows": list(range(1500)), "unit": "kg"},
+    )
+    assert run.context("l")["render_context"]["workload"] == {"unit": "kg"}, "what the source names does"
+
+
 def test_what_one_item_costs_does_not_grow_with_the_loop() -> None:
     """Counted, not timed: nothing of the size of the loop is made anew for an item."""
     run, state = loop_of(20_000, steps=1)

@@ -247,6 +247,17 @@ def test_what_is_large_and_honest_is_rendered() -> None:
     assert render_value("{{ rows | map(attribute='id') | sum }}", {"rows": rows}) == sum(range(100_000))
 
 
+def test_the_templates_of_one_decision_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.engine.sandbox.DECISION_TEMPLATE_RATIO_MAX", 1)
+    many = {"many": list(range(60_000))}
+    costly = "{% for i in range(10) %}{% for j in many %}{% endfor %}{% endfor %}"
+    with watching():
+        render_value(costly, many)
+        with pytest.raises(TemplateError, match="all templates of the decision"):
+            render_value(costly, many)
+    assert render_value("{{ many | length }}", many) == 60_000, "the next decision has its own"
+
+
 # --- what is not defined ----------------------------------------------------------------------------------------------
 
 

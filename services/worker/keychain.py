@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from services.worker.keychain_entries import GetsSecrets, Owner, Render
 from services.worker.limits import KEYCHAIN_ENTRIES_MAX, KEYCHAIN_NESTING_MAX, RENDER_DEPTH_MAX
 from services.worker.redaction import longest_first, secret_texts, texts
-from services.worker.templates import Renderer, has_templates
+from services.worker.templates import CODE_KEYS, Renderer, has_templates
 from services.worker.tools.base import ToolError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"""\bkeychain(?:\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*['"]([^'"\]]{1,256})['"]\s*\])""")
 _REFERENCE = "$noetl_ref"
+_CODE_PATHS = [[key] for key in CODE_KEYS]  # ends of paths to source text, whose braces need not be ours
 
 
 def uses_keychain(text: str) -> bool:
@@ -128,7 +129,8 @@ async def render_places(
     known = {**names, "keychain": await keychain.entries(wanted)}
     for path, part in found:
         replace = keychain.stands_for if wanted else None
-        value = _with(value, path, await renderer.render(part, known, lenient=lenient, replace=replace))
+        keep = lenient or path[-1:] in _CODE_PATHS
+        value = _with(value, path, await renderer.render(part, known, lenient=keep, replace=replace))
     return value
 
 

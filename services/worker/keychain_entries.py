@@ -128,7 +128,7 @@ class KeychainEntries:
         known = self._of(catalog_id)
         if known.definitions is None:
             answer = await self._api.ask("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
-            known.definitions = _definitions(answer)
+            known.definitions = await asyncio.to_thread(_definitions, answer)  # a megabyte of YAML takes a second
         return known.definitions.get(name)
 
     async def _made(

@@ -240,3 +240,14 @@ async def test_a_secret_that_looks_like_a_template_or_reference_is_not_evaluated
     data = {"$noetl_ref": {"kind": "keychain", "name": "k", "field": "y"}}
     rendered = await render_places(written, {"data": data}, None, chain, Renderer(api), lenient=False)
     assert rendered == {"direct": "{{ 1 + 1 }}", "ref": "{{ 1 + 1 }}", "data": data}
+
+
+async def test_code_that_names_the_keychain_and_has_braces_of_its_own(session: aiohttp.ClientSession) -> None:
+    api = Api()
+    api.entries[("k", "global")] = stored({"x": "very-secret"})
+    chain = keychain(api, session)
+    source = {"code": "t = '{{ keychain.k.x }}'", "other": 1}
+    rendered = await render_places(source, {}, [["code"]], chain, Renderer(api), lenient=False)
+    assert rendered == {"code": "t = 'very-secret'", "other": 1}
+    broken = {"code": "t = '{{ keychain.k.x }}' + f'{{x!r}}'"}
+    assert await render_places(broken, {}, [["code"]], chain, Renderer(api), lenient=False) == broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from services.worker.cancelling import Cancelled
 from services.worker.limits import (
     BACKOFF_MAX_SECONDS,
     BACKOFF_SECONDS,
+    BODY_PIECEWISE_BYTES,
     CLAIM_ATTEMPTS_MAX,
     CLAIM_REQUEST_SECONDS,
     DEREGISTER_REQUEST_SECONDS,
@@ -95,9 +97,11 @@ class WorkerApi:
             headers["Idempotency-Key"] = key
         inject(headers)
         timeout = aiohttp.ClientTimeout(total=seconds)
+        large = body is not None and len(body) > BODY_PIECEWISE_BYTES
+        data = io.BytesIO(body) if body is not None and large else body
         try:
             async with self._session.request(
-                method, self._base + path, data=body, headers=headers, timeout=timeout
+                method, self._base + path, data=data, headers=headers, timeout=timeout
             ) as response:
                 raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -11,6 +11,7 @@ EVENT_RETRY_SECONDS = 120.0  # a report is tried for so long: an API restart wit
 HEARTBEAT_REQUEST_SECONDS = 10.0  # the original's
 POOL_REQUEST_SECONDS = 5.0  # registration and pool heartbeat
 DEREGISTER_REQUEST_SECONDS = 0.7  # at shutdown; the API takes the worker for dead without it, only later
+BODY_PIECEWISE_BYTES = 1 << 19  # a larger body is sent piece by piece: other commands go on meanwhile
 BACKOFF_SECONDS = 0.05  # first wait between tries; doubles, jittered
 BACKOFF_MAX_SECONDS = 3.0
 RETRY_AFTER_MAX_SECONDS = 15.0  # a longer Retry-After is cut to this

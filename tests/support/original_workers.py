@@ -6,6 +6,7 @@ Neither is run here: what they send is written down from the reference, field by
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import uuid
 from collections.abc import AsyncIterator, Set
@@ -195,6 +196,17 @@ class PythonWorker(_Worker):
             self._event(command, "command.completed", end),
         ]
         await self.batch(command, events)
+
+    async def keep_result(self, execution: int, step: str, data: Any) -> str:
+        """Keep a large result in the worker's own store and return its place."""
+        locator = f"noetl://execution/{execution}/result/{step}/{uuid.uuid4().hex[:8]}"
+        raw = json.dumps(data).encode()
+        js = self._connection.jetstream()
+        bucket = await js.create_key_value(bucket="noetl_result_store", ttl=7200, history=1)
+        await bucket.put(
+            locator.removeprefix("noetl://").replace("/", "_"), gzip.compress(raw) if len(raw) > 10_240 else raw
+        )
+        return locator
 
     async def failed(self, command: dict[str, Any], error: str, response: Any) -> None:
         """Report a tool that failed."""

@@ -145,7 +145,7 @@ async def test_the_python_worker_runs_an_execution_to_its_end(original: Original
     assert notification["server_url"] == original.api.url
     assert notification["execution_id"] == command["execution_id"] == execution
     assert command["context"]["spec"] == {"next_mode": "exclusive"}
-    assert isinstance(command["context"]["render_context"], dict)
+    assert command["context"]["render_context"]["server_url"] == original.api.url, "where it looks for the keychain"
     await worker.heartbeat(command)
     await worker.done(command, {"greeting": "Hello, Ada!", "sum": 3}, {"sum": 3})
     await message.ack()
@@ -200,12 +200,24 @@ async def test_the_python_worker_reports_failures_in_two_ways(original: Original
         assert kinds.count("call.error") == kinds.count("playbook.failed") == 1
 
 
-async def test_a_large_result_of_the_python_worker_is_a_reference_into_its_own_store(original: Original) -> None:
+async def test_a_large_result_of_the_python_worker_is_read_from_its_own_store(original: Original) -> None:
+    """It keeps results over its limit in a NATS bucket, packed when over 10 KiB, and tells scalars and the place."""
+    worker = await original.python()
+    execution = await original.start(LINEAR)
+    _, command, _ = await worker.take()
+    data = {"greeting": "Hi", "sum": 3, "blob": "x" * 20_000}
+    locator = await worker.keep_result(execution, "start", data)
+    reference = {"type": "nats", "locator": locator, "store": "kv", "bytes": 224, "compression": "gzip"}
+    await worker.done(command, None, {"sum": 3}, reference=reference)
+    _, command, _ = await worker.take()
+    assert command["context"]["tool_config"]["input"] == {"greeting": "Hi", "seen": 3}
+
+
+async def test_a_result_under_the_python_workers_own_limit_is_taken_inline(original: Original) -> None:
     worker = await original.python()
     await original.start(LINEAR)
     _, command, _ = await worker.take()
-    reference = {"type": "nats", "locator": "noetl://execution/700/result/big/8ba28739", "store": "kv", "bytes": 224}
-    await worker.done(command, None, {"sum": 3, "greeting": "Hi"}, reference=reference)
+    await worker.done(command, {"greeting": "Hi", "sum": 3, "blob": "x" * 900_000}, {"sum": 3})
     _, command, _ = await worker.take()
     assert command["context"]["tool_config"]["input"] == {"greeting": "Hi", "seen": 3}
 

@@ -350,3 +350,10 @@ async def test_a_part_that_is_gone_fails_the_command_by_name(api: Recorded, box:
     api.command = command("noop", {"kind": "result_ref", "ref": "noetl://execution/700/result/s_tool_config/1"})
     await handled(api, box)
     assert "`tool_config` of the command is stored as noetl://" in api.batches()[-1][-3]["payload"]["error"]
+
+
+async def test_an_output_of_megabytes_is_stored(api: Recorded) -> None:
+    async with open_worker_api(settings_for(api), "w1") as client:
+        reference = await client.put_result(EXECUTION, "s", b'"' + b"x" * 3_000_000 + b'"')
+    assert reference["locator"].startswith("noetl://")
+    assert len(api.requests[-1][2]["data"]) == 3_000_000

@@ -350,8 +350,11 @@ async def execute(
         try:
             async with connection.transaction():
                 return await run.all(statements, params)
-        except asyncpg.PostgresError as error:  # of the commit: a deferred constraint
-            raise statement_failure(error, len(statements) - 1, kind) from error
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+        ) as error:  # of the end: a deferred constraint, no connection
+            raise _first(error) or statement_failure(error, len(statements) - 1, kind) from error
     results = await run.all(statements, params)
     if connection.is_in_transaction():
         text = "the SQL text begins a transaction and does not end it; add COMMIT"
@@ -365,7 +368,12 @@ def failures(kind: str) -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise statement_failure(error, None, kind) from error
+        raise _first(error) or statement_failure(error, None, kind) from error
+
+
+def _first(error: Exception) -> ToolError | None:
+    """Return the tool's error behind one that came while it was cleaned up: rolling back without a connection fails too."""
+    return error.__context__ if isinstance(error.__context__, ToolError) else None
 
 
 async def rows_of(connection: Connection, sql: str) -> list[str]:

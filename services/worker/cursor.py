@@ -18,6 +18,7 @@ from services.worker.limits import (
     FRAMES_SHOWN_MAX,
     RETRY_DELAY_SECONDS,
 )
+from services.worker.metrics import ROWS
 from services.worker.scope import CommandScope
 from services.worker.sequence import Sequence, Task, parse_tasks
 from services.worker.tools.base import ToolError
@@ -175,6 +176,7 @@ class CursorSlot:
                 status = await self._one(frame, rows, item, position, first + position)
                 for _ in range(len(rows) if self._slot.whole_frame else 1):
                     frame.count(status)
+                    ROWS.labels(outcome=status).inc()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._slot.concurrency, len(items))):

@@ -155,7 +155,7 @@ class KeychainEntries:
                 )
         except ToolError:
             if entry is not None and entry.get("status") == "success":  # it still holds for a while
-                log.warning("keychain entry not renewed", extra={"keychain": name, "catalog_id": owner.catalog_id})
+                log.warning("keychain entry not renewed", extra={"keychain": name, "execution_id": owner.execution_id})
                 return _data(entry)
             raise
         await self._keep(owner, name, definition, data, renewal)
@@ -245,10 +245,11 @@ class KeychainEntries:
             "auto_renew": bool(definition.get("auto_renew")) and renewal is not None,
             "renew_config": renewal if definition.get("auto_renew") else None,
         }
+        fields = {"keychain": name, "execution_id": owner.execution_id}
         try:
             await self._api.ask("POST", f"/api/keychain/{owner.catalog_id}/{quote(name, safe='')}", body)
         except (ApiUnavailableError, ApiRefusedError) as error:
-            log.warning("keychain entry not kept", extra={"keychain": name, "error": str(error)})
+            log.warning("keychain entry not kept", extra={**fields, "error": str(error)})
 
 
 def _is_due(entry: Mapping[str, Any]) -> bool:

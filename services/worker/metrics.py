@@ -14,3 +14,5 @@ TOOL_SECONDS = Histogram(
 INFLIGHT = Gauge("playhead_worker_inflight_commands", "Commands being claimed, run or reported")
 CLAIMS = Counter("playhead_worker_claims_total", "Claims by outcome", ["outcome"])
 CHILDREN_REPLACED = Counter("playhead_worker_python_children_replaced_total", "Python children replaced", ["reason"])
+TASKS = Counter("playhead_worker_tasks_total", "Runs of tasks in sequences by tool and outcome", ["tool", "outcome"])
+ROWS = Counter("playhead_worker_cursor_rows_total", "Rows of cursor loops by what became of them", ["outcome"])

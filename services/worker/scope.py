@@ -88,6 +88,11 @@ class CommandScope:
         self._slots = shared.slots
         self.keeps_slot = False  # whether it counts as in flight while it sleeps
 
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """Return what every log line about the command carries."""
+        return self.command.log_fields()
+
     async def rendered(self, value: Any, names: Mapping[str, Any], *, places: list[Path] | None = None) -> Any:
         """Return what an author wrote with its templates evaluated: all of them, or only those at `places`.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services.worker.limits import TASKS_MAX
+from services.worker.metrics import TASKS
 from services.worker.plain import to_plain
 from services.worker.policy import (
     Action,
@@ -24,7 +25,7 @@ from services.worker.policy import (
 )
 from services.worker.select import selecting, with_selected
 from services.worker.sequence_state import Ended, Knowledge, Output, RawOutput, envelope, error_of, says_failed
-from services.worker.tools.base import ToolError
+from services.worker.tools import TOOLS, ToolError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ _OWN_KEYS = frozenset({"kind", "name", "spec", "set", "output", "output_select",
 
 class Scope(Protocol):
     """What a sequence needs of its command, as `services.worker.scope.CommandScope`."""
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """Return what every log line about the command carries."""
 
     async def rendered(self, value: Any, names: Mapping[str, Any]) -> Any:
         """Evaluate the templates of an author."""
@@ -162,6 +167,7 @@ class Sequence:
             if not failed:
                 result = with_selected(result, task.output)
         duration_ms = round((time.monotonic() - began) * 1000)
+        TASKS.labels(tool=task.kind if task.kind in TOOLS else "other", outcome="error" if failed else "ok").inc()
         return Ended(kind=task.kind, result=result, failed=failed, attempt=place.attempt, duration_ms=duration_ms)
 
     async def _next(self, task: Task, place: Place, ended: Ended) -> Move | End:
@@ -188,7 +194,8 @@ class Sequence:
             try:
                 return await self._scope.holds(condition, names)
             except ToolError as error:  # a condition that cannot be told does not hold, as in the original
-                log.info("condition of a policy failed", extra={"task": task.name, "error": str(error)})
+                shown = {**self._scope.log_fields, "task": task.name, "error": str(error)}
+                log.info("condition of a policy failed", extra=shown)
                 return False
 
         then = await choose(task.rules, holds, failed=ended.failed)

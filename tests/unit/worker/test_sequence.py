@@ -26,6 +26,10 @@ class Scripted:
         self.slept: list[float] = []
         self._renderer = Renderer(self)
 
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        return {"execution_id": 1, "command_id": 2}
+
     async def stored_result(self, locator: str) -> tuple[Any, int] | None:
         return (self.stored[locator], 1) if locator in self.stored else None
 

@@ -20,8 +20,10 @@ from shared.platform.settings import WorkerSettings
 
 
 @asynccontextmanager
-async def open_toolbox(settings: WorkerSettings, api: WorkerApi) -> AsyncIterator[ToolBox]:
-    """Open sessions, children and pools, and close them all at the end.
+async def open_toolbox(
+    settings: WorkerSettings, api: WorkerApi, *, python: PythonPool | None = None
+) -> AsyncIterator[ToolBox]:
+    """Open sessions, children and pools, and close them all at the end; `python` is open already and stays so.
 
     Raises:
         ValueError: `NOETL_WORKER_TOOL_LIMITS` cannot be read.
@@ -30,16 +32,18 @@ async def open_toolbox(settings: WorkerSettings, api: WorkerApi) -> AsyncIterato
     async with AsyncExitStack() as stack:
         connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX)
         session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        python = PythonPool(
-            processes=settings.noetl_worker_python_processes,
-            memory_bytes=settings.noetl_worker_python_memory_bytes,
-            result_max_bytes=settings.noetl_worker_result_max_bytes,
-        )
+        if python is None:
+            pool = PythonPool(
+                processes=settings.noetl_worker_python_processes,
+                memory_bytes=settings.noetl_worker_python_memory_bytes,
+                result_max_bytes=settings.noetl_worker_result_max_bytes,
+            )
+            python = await stack.enter_async_context(pool)
         pools = PostgresPools(connections_max=settings.noetl_worker_postgres_connections)
         await stack.enter_async_context(session)
         yield ToolBox(
             session=session,
-            python=await stack.enter_async_context(python),
+            python=python,
             result_max_bytes=settings.noetl_worker_result_max_bytes,
             settings=settings,
             api=api,

@@ -13,6 +13,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from services.worker.api import open_worker_api
+from services.worker.python_pool import PythonPool
 from services.worker.tools import ToolBox, ToolCall, run_tool
 from services.worker.tools.box import open_toolbox
 from shared.platform.settings import WorkerSettings
@@ -71,18 +72,23 @@ def settings() -> dict[str, Any]:
     return {}
 
 
+@pytest_asyncio.fixture(scope="session")
+async def python() -> AsyncIterator[PythonPool]:
+    async with PythonPool(processes=1, memory_bytes=512 << 20, result_max_bytes=RESULT_MAX_BYTES) as pool:
+        yield pool
+
+
 @pytest_asyncio.fixture
-async def box(api: FakeApi, settings: dict[str, Any], tmp_path: Any) -> AsyncIterator[ToolBox]:
+async def box(api: FakeApi, settings: dict[str, Any], python: PythonPool, tmp_path: Any) -> AsyncIterator[ToolBox]:
     values = {
         "noetl_server_url": api.url,
         "noetl_worker_result_max_bytes": RESULT_MAX_BYTES,
-        "noetl_worker_python_processes": 1,
         "noetl_worker_data_dir": str(tmp_path / "data"),
         "noetl_worker_files_dir": str(tmp_path),
         **settings,
     }
     made = WorkerSettings(**values)
-    async with open_worker_api(made, "w1") as client, open_toolbox(made, client) as toolbox:
+    async with open_worker_api(made, "w1") as client, open_toolbox(made, client, python=python) as toolbox:
         yield toolbox
 
 

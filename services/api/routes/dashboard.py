@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -73,13 +74,15 @@ class StatsCache:
     def __init__(self) -> None:
         self._made_at = -FRESH_SECONDS
         self._document: dict[str, Any] = {}
+        self._counting = asyncio.Lock()  # one counts, the others wait for it
 
     async def get(self, call: Call) -> dict[str, Any]:
         """Return counts that are at most `FRESH_SECONDS` old."""
-        if time.monotonic() - self._made_at >= FRESH_SECONDS:
-            self._document = await _count(call)
-            self._made_at = time.monotonic()
-        return self._document
+        async with self._counting:
+            if time.monotonic() - self._made_at >= FRESH_SECONDS:
+                self._document = await _count(call)
+                self._made_at = time.monotonic()
+            return self._document
 
 
 async def _count(call: Call) -> dict[str, Any]:

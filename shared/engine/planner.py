@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from shared.engine.budget import is_half_spent
 from shared.engine.changes import (
     ROUTING_KEY,
     fold_command,
@@ -39,7 +40,6 @@ from shared.engine.limits import (
 )
 from shared.engine.outcome import bare_key
 from shared.engine.playbook import Arc, Playbook, Step
-from shared.engine.sandbox import is_half_spent
 from shared.engine.state import Attempt, Event, LoopState, State, StepRun
 from shared.engine.templates import (
     TemplateError,

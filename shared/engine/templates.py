@@ -16,6 +16,16 @@ import orjson
 from jinja2 import Template, Undefined, meta
 from jinja2 import TemplateError as JinjaError
 
+from shared.engine.budget import (
+    TemplateError,
+    UnusableError,
+    Watch,
+    budgeted,
+    missed,
+    refuse,
+    spend_values,
+    watch,
+)
 from shared.engine.limits import (
     NAME_CHARS_MAX,
     TEMPLATE_CACHE_MAX,
@@ -25,18 +35,7 @@ from shared.engine.limits import (
     VALUE_DEPTH_MAX,
 )
 from shared.engine.references import LostDataError, ResultRef
-from shared.engine.sandbox import (
-    TemplateError,
-    UnusableError,
-    Watch,
-    bounded,
-    budgeted,
-    build_environment,
-    missed,
-    refuse,
-    spend_values,
-    watch,
-)
+from shared.engine.sandbox import bounded, build_environment
 
 _KEYCHAIN = re.compile(r"\{[{%][^{}]*(?:\bkeychain\b|\btoken\s*\()")
 KEYCHAIN_REFERENCE = "$noetl_ref"  # key of a mapping that stands for a field of a keychain entry

@@ -322,7 +322,7 @@ def test_the_collection_stands_in_the_log_once_and_events_stay_small() -> None:
 
 
 def test_items_with_costly_templates_are_spread_over_decisions_and_none_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.engine.sandbox.DECISION_TEMPLATE_RATIO_MAX", 1)
+    monkeypatch.setattr("shared.engine.budget.DECISION_TEMPLATE_RATIO_MAX", 1)
     look_up = "{{ workload.rows | selectattr('id', 'eq', item) | map(attribute='id') | list }}"
     tool = "tool: {kind: noop, input: {v: %s}}" % json.dumps(look_up)
     rows = [{"id": index} for index in range(20_000)]

@@ -248,7 +248,7 @@ def test_what_is_large_and_honest_is_rendered() -> None:
 
 
 def test_the_templates_of_one_decision_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.engine.sandbox.DECISION_TEMPLATE_RATIO_MAX", 1)
+    monkeypatch.setattr("shared.engine.budget.DECISION_TEMPLATE_RATIO_MAX", 1)
     many = {"many": list(range(60_000))}
     costly = "{% for i in range(10) %}{% for j in many %}{% endfor %}{% endfor %}"
     with watching():

@@ -55,7 +55,7 @@ def requested_version(value: object) -> int | None:
     """
     if value is None or value == "latest":
         return None
-    text = str(value)
+    text = str(value).removesuffix(".0")  # the GUI has versions such as "2.0"
     if text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= VERSION_MAX:
         return int(text)
     raise unprocessable(

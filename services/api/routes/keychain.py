@@ -47,7 +47,7 @@ class KeychainQuery(Lax):
 
 
 class KeychainBody(Lax):
-    """Body of `POST /api/keychain/{catalog_id}/{keychain_name}`."""
+    """Body of `POST /api/keychain/{catalog_id}/{keychain_name}`; clients of the Rust server call the secret `data`."""
 
     token_data: dict[str, Any]
     credential_type: Key
@@ -68,6 +68,14 @@ class KeychainBody(Lax):
             return value
         secret = {"credential_type": "secret", "cache_type": "secret", "ttl_seconds": value.get("expires_in")}
         return {**secret, **value, "token_data": value["data"]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_rust(cls, data: object) -> object:
+        if not isinstance(data, dict) or "token_data" in data or "data" not in data:
+            return data
+        known = {"token_data": data["data"], "credential_type": "generic", "ttl_seconds": data.get("expires_in")}
+        return known | {key: value for key, value in data.items() if value is not None}
 
     @field_validator("expires_at")
     @classmethod

@@ -29,9 +29,9 @@ def _text_runtime(value: object) -> object:
 
 
 class RegisterBody(Lax):
-    """Body of `POST /api/worker/pool/register`."""
+    """Body of `POST /api/worker/pool/register`; the first Rust workers called themselves `worker_id`."""
 
-    name: Key
+    name: Annotated[Key, Field(validation_alias=AliasChoices("name", "worker_id"))]
     kind: Literal["worker_pool"] = "worker_pool"
     runtime: Annotated[dict[str, Any] | ShortText | None, BeforeValidator(_text_runtime)] = None
     uri: Annotated[ShortText | None, Field(validation_alias=AliasChoices("uri", "base_url"))] = None

@@ -23,7 +23,10 @@ routes = RouteTable("variables")
 
 
 class SetVariables(Lax):
-    """Body of `POST /api/vars/{execution_id}`; Rust workers send the variables without a wrapper."""
+    """Body of `POST /api/vars/{execution_id}`.
+
+    Rust workers send the variables without a wrapper, clients of the Rust server as a list of `{var_name, var_value}`.
+    """
 
     variables: dict[str, Any]
     var_type: ShortText = "user_defined"
@@ -32,8 +35,14 @@ class SetVariables(Lax):
     @model_validator(mode="before")
     @classmethod
     def _wrap(cls, data: object) -> object:
-        if isinstance(data, dict) and data and "variables" not in data:
+        if not isinstance(data, dict) or not data:
+            return data
+        if "variables" not in data:
             return {"variables": data}
+        rows = data["variables"]
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) and "var_name" in row for row in rows):
+            first = {key: rows[0][key] for key in ("var_type", "source_step") if rows[0].get(key) is not None}
+            return {**first, **data, "variables": {str(row["var_name"]): row.get("var_value") for row in rows}}
         return data
 
 

@@ -19,6 +19,7 @@ from services.api.auth.oidc import OidcVerifier, oidc_options
 from services.api.auth.roles import Access, Role
 from services.api.auth.tokens import TokenBook
 from services.api.http import HttpError
+from services.api.origins import Origins, origins_of
 from services.api.rate_limit import RateLimiter
 from shared.platform.addresses import is_loopback
 from shared.platform.errors import PlayheadError
@@ -109,6 +110,7 @@ class AccessControl:
     audit: AuditTrail
     people: RateLimiter
     workers: RateLimiter
+    origins: Origins
     body_bytes_clients: int
 
     async def admit(self, request: web.Request, spec: RouteSpec) -> Actor:
@@ -175,6 +177,10 @@ async def open_access(settings: ApiSettings, database: Database, stack: AsyncExi
         AccessSettingsError: a setting cannot be used.
     """
     check_mode(settings)
+    try:
+        origins = origins_of(settings)
+    except ValueError as error:
+        raise AccessSettingsError(str(error)) from error
     book = TokenBook(database)
     await book.refresh()
     return AccessControl(
@@ -188,6 +194,7 @@ async def open_access(settings: ApiSettings, database: Database, stack: AsyncExi
             per_second=settings.noetl_rate_limit_worker_per_second,
             burst_seconds=settings.noetl_rate_limit_burst_seconds,
         ),
+        origins=origins,
         body_bytes_clients=min(settings.noetl_max_body_bytes_clients, settings.noetl_max_body_bytes),
     )
 

@@ -206,9 +206,12 @@ async def edge(
 ) -> web.StreamResponse:
     """Turn what no route answers into the original's JSON errors; add CORS."""
     try:
+        request.app[CONTEXT].access.origins.check(request.headers)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return _preflight(request)
         response = await handler(request)
+    except HttpError as error:
+        return error_reply(error)  # without the headers that would let a foreign page read it
     except web.HTTPException as error:
         response = await _redirect_or_error(request, error)
     except Exception as error:  # noqa: BLE001 - the boundary of a request: it must be answered, without a stack trace

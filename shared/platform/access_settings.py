@@ -24,6 +24,11 @@ class AccessSettings(BaseSettings):
     noetl_auth_public: str = Field(
         "docs,metrics", description="what needs no token beside health: docs, metrics, both with a comma, or none"
     )
+    noetl_cors_origins: str = Field(
+        "",
+        description="origins of web pages that may call, with commas, or loopback, or *; empty: loopback where "
+        "NOETL_AUTH_MODE=off listens on loopback, else *",
+    )
     noetl_admin_token: SecretStr = Field(
         SecretStr(""), description="token with the role admin, to create the first API tokens (32 characters at least)"
     )

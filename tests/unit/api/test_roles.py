@@ -9,6 +9,7 @@ import pytest
 from services.api.app import TABLES
 from services.api.auth.roles import ALLOWED, Access, Role
 from services.api.http import RouteSpec
+from services.api.openapi import openapi_document
 
 SPECS = list(chain.from_iterable(table.specs for table in TABLES))
 OPEN_PATHS = {"/", "/health", "/api/health", "/livez", "/readyz", "/api/runtime/contract"}  # the last before a login
@@ -50,6 +51,23 @@ def test_a_route_without_a_role_cannot_be_declared() -> None:
 def test_roles_of_well_known_routes(path: str, allowed: set[str]) -> None:
     (spec,) = (spec for spec in SPECS if route(spec) == path)
     assert ALLOWED[spec.role] == allowed
+
+
+def test_the_openapi_document_says_who_may_call() -> None:
+    operations = [
+        (path, method, operation)
+        for path, item in openapi_document(TABLES)["paths"].items()
+        for method, operation in item.items()
+    ]
+    for path, method, operation in operations:
+        (spec,) = (spec for spec in SPECS if (spec.path, spec.method.lower()) == (path, method))
+        assert operation["x-playhead-role"] == spec.role.value
+        assert (operation["security"] == []) == (spec.role is Access.PUBLIC)
+        schemes = {name for item in operation["security"] for name in item}
+        assert ("internal" in schemes) == spec.internal
+        if spec.role not in (Access.PUBLIC, Access.INTERNAL):
+            assert {"token", "session"} <= schemes
+            assert "403" in operation["responses"]
 
 
 def test_secrets_of_a_credential_need_more_than_a_look() -> None:

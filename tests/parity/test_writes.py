@@ -63,6 +63,12 @@ WRITE_MASKS: tuple[Mask, ...] = (
         reason="the users' database is not there",
     ),
     Mask(route="POST /api/worker/pool/register", at="/runtime_id", kind=MaskKind.ID, reason="minted"),
+    Mask(
+        route="POST /api/auth/session/validate",
+        at="/error",
+        kind=MaskKind.TYPE,
+        reason="the database of that credential is not here",
+    ),
     *(
         Mask(route="GET /api/executions", at=f"/{index}/{key}", kind=MaskKind.ANY, reason=_NO_WORKER)
         for index in range(6)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from services.dev.admin import add_commands as add_admin_commands
 from services.dev.admin import run_admin
+from services.dev.parity.command import add_parity_command
 
 DEFAULT_SERVER = "http://127.0.0.1:8082"
 SERVICES = ("api", "outbox", "orchestrator", "projector", "worker", "migrate")
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     lint.add_argument("files", nargs="+", metavar="FILE", help="file, directory, or - for the standard input")
     lint.add_argument("--json", action="store_true", help="print the report as one JSON document")
     lint.add_argument("--strict", action="store_true", help="warnings are errors")
+    add_parity_command(commands)
     commands.add_parser("schema", help="print the JSON Schema of the playbook language, for editors")
 
     add_admin_commands(commands, DEFAULT_SERVER)
@@ -172,6 +174,12 @@ def _version(_: argparse.Namespace) -> int:
     return 0
 
 
+def _parity(options: argparse.Namespace) -> int:
+    from services.dev.parity.command import run_parity_command
+
+    return run_parity_command(options)
+
+
 def _service(name: str) -> Callable[[argparse.Namespace], int]:
     """Return the entry point of one service; only that service is imported."""
 
@@ -196,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "schema": _schema,
         "token": _admin,
         "keys": _admin,
+        "parity": _parity,
         "settings": _settings,
         "version": _version,
         **{name: _service(name) for name in SERVICES},

@@ -6,21 +6,19 @@ Ids that the original minted are replaced by the ones minted here, as far as ear
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
-from services.dev.parity.masks import MASKS
-from services.dev.parity.recordings import Answer, Recording, Request, load_recordings
+from services.dev.parity.masks import WRITE_MASKS
+from services.dev.parity.recordings import Recording, Request, load_recordings
 from services.dev.parity.rules import Mask, MaskKind
+from services.dev.parity.translate import Translator
 from tests.support.api import RunningApi, running_api
 from tests.support.parity import GOLDEN, MISSING, answer_of, check, declared
 from tests.support.postgres import PostgresServer
 
 RECORDINGS = load_recordings(GOLDEN / "writes")
-_ID = re.compile(r"\d{15,19}")
 _MINTED_FROM = 766_831_000_000_000_000  # smaller ids stand in the database already
 _JSON = {"Content-Type": "application/json"}
 
@@ -48,20 +46,9 @@ BEFORE: dict[str, tuple[Request, ...]] = {
 # Ids that only a kept-aside answer tells.
 UNTOLD = {"063": ("execution_id", "766831442981552565")}
 
-_TIMES = ("_at", "_time", "/heartbeat", "/timestamp")
-_NOW = "time of the write"
 _NO_WORKER = "no worker runs in this test"
-WRITE_MASKS: tuple[Mask, ...] = (
-    *MASKS,
-    *(Mask(route="* *", at=f"*{end}", kind=MaskKind.TIME, reason=_NOW) for end in _TIMES),
-    Mask(route="GET /api/executions/{execution_id}*", at="/duration_*", kind=MaskKind.TYPE, reason=_NOW),
-    Mask(route="POST /api/events/batch", at="/queue_depth", kind=MaskKind.TYPE, reason="load of the moment"),
-    Mask(
-        route="POST /api/auth/session/validate",
-        at="/error",
-        kind=MaskKind.TYPE,
-        reason="the users' database is not there",
-    ),
+REPLAY_MASKS: tuple[Mask, ...] = (
+    *(mask for mask in WRITE_MASKS if mask.kind is not MaskKind.ID),  # ids are translated here, and compared
     Mask(route="POST /api/worker/pool/register", at="/runtime_id", kind=MaskKind.ID, reason="minted"),
     Mask(
         route="POST /api/auth/session/validate",
@@ -82,60 +69,27 @@ class Replay:
 
     def __init__(self, api: RunningApi) -> None:
         self._api = api
-        self._ids: dict[str, str] = {}
+        self._names = Translator(minted_from=_MINTED_FROM)
         self.problems: dict[str, list[str]] = {}
 
     async def run(self) -> None:
         for recording in RECORDINGS:
             for request in BEFORE.get(recording.request.name, ()):
-                answer = await answer_of(self._api, self._translated(request))
+                answer = await answer_of(self._api, self._names.request(request))
                 if request.name in UNTOLD:
                     key, old = UNTOLD[request.name]
-                    self._ids[old] = str(json.loads(answer.body)[key])
+                    self._names.know(old, str(json.loads(answer.body)[key]))
             await self._replay(recording)
 
     async def _replay(self, recording: Recording) -> None:
-        request = self._translated(recording.request)
+        request = self._names.request(recording.request)
         answer = await answer_of(self._api, request)
         if recording.answer is None:
             self.problems[request.name] = [] if answer.status == 200 else [f"status {answer.status}"]
             return
-        self._learn(recording.answer, answer)
-        base = Answer(
-            status=recording.answer.status,
-            headers=recording.answer.headers,
-            body=self._text(recording.answer.body.decode()).encode(),
-        )
-        self.problems[request.name] = check(request, base, answer, declared(request.name, "writes"), WRITE_MASKS)
-
-    def _translated(self, request: Request) -> Request:
-        body = None if request.body is None else self._text(request.body)
-        return Request(
-            name=request.name, method=request.method, path=self._text(request.path), headers=request.headers, body=body
-        )
-
-    def _text(self, text: str) -> str:
-        return _ID.sub(lambda match: self._ids.get(match[0], match[0]), text)
-
-    def _learn(self, recorded: Answer, answer: Answer) -> None:
-        try:
-            pairs = list(_pairs(json.loads(recorded.body), json.loads(answer.body)))
-        except ValueError:
-            return
-        for old, new in pairs:
-            if _ID.fullmatch(str(old)) and _ID.fullmatch(str(new)) and int(old) >= _MINTED_FROM:
-                self._ids.setdefault(str(old), str(new))
-
-
-def _pairs(one: Any, two: Any) -> Iterator[tuple[str | int, str | int]]:
-    if isinstance(one, dict) and isinstance(two, dict):
-        for key in one.keys() & two.keys():
-            yield from _pairs(one[key], two[key])
-    elif isinstance(one, list) and isinstance(two, list):
-        for first, second in zip(one, two, strict=False):
-            yield from _pairs(first, second)
-    elif isinstance(one, str | int) and isinstance(two, str | int):
-        yield one, two
+        self._names.learn(recording.answer, answer)
+        base = self._names.answer(recording.answer)
+        self.problems[request.name] = check(request, base, answer, declared(request.name, "writes"), REPLAY_MASKS)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ class RecordedOriginal:
         """Take the recordings; `changed` replaces the answers of some, by name."""
         self.asked: list[str] = []
         self._answers = {
-            _key(item.request.method, item.request.path, item.request.body): (changed or {}).get(
+            _key(item.request.method, item.request.path, item.request.body, item.request.headers): (changed or {}).get(
                 item.request.name, item.answer
             )
             for item in recordings
@@ -52,15 +52,15 @@ class RecordedOriginal:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.asked.append(f"{request.method} {request.path_qs}")
-        answer = self._answers.get(_key(request.method, request.path_qs, await request.text() or None))
+        answer = self._answers.get(_key(request.method, request.path_qs, await request.text(), request.headers))
         if answer is None:
             return web.json_response({"detail": "Not Found"}, status=404)
         headers = {key: value for key, value in answer.headers.items() if key not in _HOP_HEADERS}
         return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-def _key(method: str, path: str, body: str | None) -> tuple[str, str, str]:
-    return method, path, body or ""
+def _key(method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[str, str, str, str]:
+    return method, path, body or "", headers.get("Origin", "")
 
 
 class Ingress:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from services.dev.parity.recordings import Answer, Request
-from services.dev.parity.rules import Difference, Mask, MaskKind, masks_for, place_matches
+from services.dev.parity.rules import Change, Difference, Mask, MaskKind, masks_for, place_matches
 
 # `date`, `server`, `content-length` and the transfer are the server software's; these are promises to clients.
 HEADERS = (
@@ -123,18 +123,33 @@ def _has_ended(parent: object) -> bool:
     return isinstance(parent, dict) and parent.get("end_time") is not None
 
 
-def _without(value: Any, places: Sequence[str], place: str = "") -> Any:
+def _without(value: Any, places: frozenset[str], place: str = "") -> Any:
     """Return `value` without the members at `places`."""
     if not places:
         return value
     if isinstance(value, dict):
-        kept = ((key, item, f"{place}/{key}") for key, item in value.items())
         return {
-            key: _without(item, places, at) for key, item, at in kept if not any(place_matches(p, at) for p in places)
+            key: _without(item, places, f"{place}/{key}")
+            for key, item in value.items()
+            if f"{place}/{key}" not in places
         }
     if isinstance(value, list):
         return [_without(item, places, f"{place}/{index}") for index, item in enumerate(value)]
     return value
+
+
+def _members(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every member below `value` with its place."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield f"{place}/{key}", item
+        yield from _members(item, f"{place}/{key}")
+
+
+def _holds(difference: Difference, base: object) -> bool:
+    return not difference.when or (
+        isinstance(base, dict) and all(base.get(key) == value for key, value in difference.when)
+    )
 
 
 def _differences_between(base: Any, other: Any, place: str = "") -> Iterator[Finding]:
@@ -174,13 +189,12 @@ def _body_findings(
             at="body", base=_show(base.body.decode(errors="replace")), other=_show(other.body.decode(errors="replace"))
         )
         return
-    changed = [change for difference in differences for change in difference.changed]
-    expected = {change.at: change.playhead for change in changed if change.says}
-    yield from _unexpected(two, expected)
-    hidden = [change.at for change in changed]
-    added = [place for difference in differences for place in difference.added]
+    told = [difference for difference in differences if _holds(difference, one)]
+    changed = [change for difference in told for change in difference.changed]
+    added = [place for difference in told for place in difference.added]
+    hidden, extra = _hidden_places(one, two, changed), _matching(two, added) if added else frozenset()
     one = _apply_masks(_without(one, hidden), masks)
-    two = _apply_masks(_without(two, [*hidden, *added]), masks)
+    two = _apply_masks(_without(two, hidden | extra), masks)
     found = False
     for finding in _differences_between(one, two):
         found = True
@@ -193,15 +207,19 @@ def _body_findings(
         )
 
 
-def _unexpected(document: Any, expected: dict[str, Any], place: str = "") -> Iterator[Finding]:
-    """Find the places whose declared value is not there."""
-    if not expected:
-        return
-    if place in expected and document != expected[place]:
-        yield Finding(at=place, base=f"declared {_show(expected[place])}", other=_show(document))
-    if isinstance(document, dict):
-        for key, item in document.items():
-            yield from _unexpected(item, expected, f"{place}/{key}")
+def _hidden_places(base: Any, other: Any, changed: Sequence[Change]) -> frozenset[str]:
+    if not changed:
+        return frozenset()
+    found = {
+        place
+        for place, item in _members(other)
+        if any(place_matches(c.at, place) and (not c.says or item == c.playhead) for c in changed)
+    }
+    return frozenset(found) | _matching(base, [change.at for change in changed if not change.says])
+
+
+def _matching(value: Any, places: Sequence[str]) -> frozenset[str]:
+    return frozenset(place for place, _ in _members(value) if any(place_matches(at, place) for at in places))
 
 
 def compare(
@@ -214,7 +232,7 @@ def compare(
 ) -> list[Finding]:
     """Return where `other` differs from `base`, beyond what `masks` hide and `differences` declare.
 
-    `differences` are applied to `other`, which is the side that differs on purpose.
+    `differences` are what `other` does on purpose; each applies only where its condition holds.
     """
     replaced = next((d for d in differences if d.statuses is not None and d.statuses[0] == base.status), None)
     if replaced is not None and replaced.statuses is not None:

@@ -54,3 +54,19 @@ MASKS: tuple[Mask, ...] = (
         reason="time of the answer",
     ),
 )
+
+# Between live servers the machines differ as well; a database under both may move between two requests.
+LIVE_MASKS: tuple[Mask, ...] = (
+    *MASKS,
+    Mask(route="GET /api/worker/pools", at="*/heartbeat", kind=MaskKind.TIME, reason="workers live on"),
+    Mask(route="GET /api/worker/pools", at="*/updated_at", kind=MaskKind.TIME, reason="workers live on"),
+)
+
+_TIMES = ("_at", "_time", "/heartbeat", "/timestamp")
+WRITE_MASKS: tuple[Mask, ...] = (
+    *MASKS,
+    *(Mask(route="* *", at=f"*{end}", kind=MaskKind.TIME, reason="time of the write") for end in _TIMES),
+    Mask(route="* *", at="*/duration_*", kind=MaskKind.TYPE, reason="time of the writes"),
+    Mask(route="* *", at="", kind=MaskKind.ID, reason="each server mints its own ids"),
+    Mask(route="POST /api/events/batch", at="/queue_depth", kind=MaskKind.TYPE, reason="load of the moment"),
+)

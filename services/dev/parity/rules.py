@@ -49,7 +49,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A place whose value differs; `playhead` is what must stand there now, when it is worth saying."""
+    """A place whose value differs; when it `says` so, only where Playhead's value is `playhead`."""
 
     at: str
     playhead: Any = None
@@ -71,6 +71,8 @@ class Difference:
     detail: str | None = None  # what Playhead's body must contain when statuses or bodies differ
     whole_body: bool = False
     headers: tuple[str, ...] = ()
+    when: tuple[tuple[str, Any], ...] = ()  # members of the original's answer that must be so
+    only_recorded: bool = False  # shows in the recorded sequence only, not between live servers
 
     def covers(self, request: Request) -> bool:
         """Whether the difference may be seen in an answer to this request."""
@@ -80,8 +82,9 @@ class Difference:
 @cache
 def _route_pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"(\{[a-z_]+\}|\*)", template)
-    made = ["[^/]+" if part.startswith("{") else ".*" if part == "*" else re.escape(part) for part in parts]
-    return re.compile("".join(made).replace(re.escape("{path}"), ".+"))
+    wild = {"*": ".*", "{path}": ".+"}
+    made = [wild.get(part) or ("[^/]+" if part.startswith("{") else re.escape(part)) for part in parts]
+    return re.compile("".join(made))
 
 
 def route_matches(route: str, request: Request) -> bool:
@@ -128,6 +131,8 @@ def _difference(entry: dict[str, Any]) -> Difference:
         detail=entry.get("detail"),
         whole_body=bool(entry.get("whole_body", False)),
         headers=tuple(entry.get("headers", ())),
+        when=tuple((entry.get("when") or {}).items()),
+        only_recorded=bool(entry.get("only_recorded", False)),
     )
 
 

@@ -19,10 +19,11 @@ from services.dev.parity.report import as_json, as_text
 from services.dev.parity.run import Outcome, ParityOptions, UnusableError, run_parity
 from tests.support.api import RunningApi, running_api
 from tests.support.original import RecordedOriginal, serving
-from tests.support.parity import GOLDEN, MISSING
+from tests.support.parity import GOLDEN
 from tests.support.postgres import PostgresServer
 
 READS = {item.request.name: item for item in load_recordings(GOLDEN / "reads")}
+NOT_HERE = "170_temp_resolve_real"  # lies in a bucket that the stand-in of the original has, and nobody else
 NOWHERE = "http://127.0.0.1:1"
 
 
@@ -38,7 +39,7 @@ async def playhead(postgres_server: PostgresServer, golden_template: str) -> Asy
 def comparable(tmp_path: Path) -> Path:
     """The recorded reads that the stand-in of the original can answer as recorded."""
     for name, item in READS.items():
-        if name not in MISSING and item.answer is not None and "content-type" in item.answer.headers:
+        if name != NOT_HERE and item.answer is not None and "content-type" in item.answer.headers:
             for suffix in (".req.json", ".resp"):
                 shutil.copy(GOLDEN / "reads" / f"{name}{suffix}", tmp_path)
     return tmp_path

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from services.dev.parity.compare import Finding, compare
 from services.dev.parity.masks import MASKS
 from services.dev.parity.recordings import Answer, Request
@@ -15,9 +13,6 @@ from tests.support.api import RunningApi
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "http"
 DIFFERENCES = load_differences()
-MISSING: frozenset[str] = frozenset(
-    yaml.safe_load((Path(__file__).resolve().parents[1] / "parity" / "missing.yaml").read_text()) or ()
-)
 
 
 async def answer_of(api: RunningApi, request: Request) -> Answer:

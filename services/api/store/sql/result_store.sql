@@ -2,7 +2,7 @@
 -- $1 result id, $2 execution id bigint, $3 name, $4 scope text, $5 source step text or NULL, $6 data text (JSON), $7 bytes bigint,
 -- $8 sha256 text (hex), $9 ttl seconds float or NULL for no expiry, $10 correlation, $11 extracted jsonb or NULL
 INSERT INTO noetl.result_store (result_id, execution_id, name, scope, source_step, data, bytes, sha256, expires_at, correlation, extracted)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, now() + make_interval(secs => $9::float8), $10, $11)
+VALUES ($1, $2, $3, $4, $5, $6::text::json, $7, $8, now() + make_interval(secs => $9::float8), $10, $11)
 RETURNING expires_at;
 
 -- name: data_by_id

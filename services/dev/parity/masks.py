@@ -67,6 +67,10 @@ WRITE_MASKS: tuple[Mask, ...] = (
     *MASKS,
     *(Mask(route="* *", at=f"*{end}", kind=MaskKind.TIME, reason="time of the write") for end in _TIMES),
     Mask(route="* *", at="*/duration_*", kind=MaskKind.TYPE, reason="time of the writes"),
+    *(
+        Mask(route="GET /api/replay/state", at=at, kind=MaskKind.TYPE, reason="of the ids and times that were minted")
+        for at in ("/checksum", "/projection_checksums/*")
+    ),
     Mask(route="* *", at="", kind=MaskKind.ID, reason="each server mints its own ids"),
     Mask(route="POST /api/events/batch", at="/queue_depth", kind=MaskKind.TYPE, reason="load of the moment"),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import xxhash
 
-from shared.engine.references import ResultRef, result_ref
+from shared.engine.references import ResultRef, TextObject, result_ref
 from shared.engine.state import Event
 
 FAILURES = frozenset(
@@ -147,13 +147,17 @@ class ErrorInfo(dict[str, Any]):
     __hash__ = None
 
 
+class ErrorText(ErrorInfo, TextObject):
+    """An error that is told as text: alone it is that text, as in the original."""
+
+
 def error_info(response: Any, text: str | None) -> ErrorInfo:
     """Return the error of a failed run, from what its tool answered and from `text`, what the log says."""
     given = response.get("error") if isinstance(response, Mapping) else None
     if isinstance(given, Mapping):
         return ErrorInfo({"message": text, **given})
     found = {key: response.get(key) for key in ("kind", "code", "retryable")} if isinstance(response, Mapping) else {}
-    return ErrorInfo({"message": str(given or text or ""), **found})
+    return ErrorText({"message": str(given or text or ""), **found})
 
 
 def _is_sequence(response: Any) -> bool:

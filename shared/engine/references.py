@@ -82,6 +82,10 @@ class ResultRef(dict[str, Any]):
         raise KeyError(key)
 
 
+class TextObject(dict[str, Any]):
+    """An object that is a text for whoever does not ask for its members: a lone expression gives the text."""
+
+
 class StepResult(dict[str, Any]):
     """A step's output as templates see it: `.data` is itself unless it has such a key; of a loop, the list of results."""
 

@@ -34,7 +34,7 @@ from shared.engine.limits import (
     TEMPLATE_OUTPUT_CHARS_MAX,
     VALUE_DEPTH_MAX,
 )
-from shared.engine.references import LostDataError, ResultRef
+from shared.engine.references import LostDataError, ResultRef, TextObject
 from shared.engine.sandbox import bounded, build_environment
 
 _KEYCHAIN = re.compile(r"\{[{%][^{}]*(?:\bkeychain\b|\btoken\s*\()")
@@ -263,6 +263,8 @@ def json_value(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, Undefined):
         return None
+    if isinstance(value, TextObject):
+        return str(value)
     if isinstance(value, ResultRef):
         return value.resolved()
     if isinstance(value, Mapping):

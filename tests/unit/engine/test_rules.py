@@ -553,6 +553,8 @@ def test_the_status_document_is_bounded() -> None:
     ("reason", "response", "template", "expected"),
     [
         ("its text", {"status": "error", "error": "disk full"}, "because: {{ output.error }}", "because: disk full"),
+        ("its text alone", {"status": "error", "error": "disk full"}, "{{ output.error }}", "disk full"),
+        ("an object alone", {"error": {"message": "m", "code": 1}}, "{{ output.error }}", {"message": "m", "code": 1}),
         ("its message", {"status": "error", "error": "disk full"}, "{{ output.error.message }}", "disk full"),
         (
             "a member of its envelope",

@@ -22,6 +22,7 @@ from shared.engine.parse_step import StepParser, seconds_of
 from shared.engine.parse_tool import ToolParser
 from shared.engine.playbook import Arc, OnError, Playbook, Step, reachability, trapped
 from shared.engine.templates import names_in
+from shared.engine.undefined import check_names
 
 API_VERSIONS = ("noetl.io/v1", "noetl.io/v2", "noetl.io/v10")
 END = "end"  # an arc to an `end` that is no step finishes its branch
@@ -115,6 +116,7 @@ class _Checker:
         if report.has_errors:
             return None
         self._check_flow(steps, entry)
+        check_names(report, self._data, steps)
         reach, upstream = reachability(steps, entry)
         return Playbook(
             name=str(name),

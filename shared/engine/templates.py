@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from jinja2 import Template, Undefined, meta
+from jinja2 import Template, Undefined, meta, nodes
 from jinja2 import TemplateError as JinjaError
 
 from shared.engine.budget import (
@@ -162,6 +162,41 @@ def names_in(text: str) -> frozenset[str]:
     except JinjaError:
         return frozenset()
     return frozenset(meta.find_undeclared_variables(parsed))
+
+
+def needed_names(text: str, *, condition: bool = False) -> frozenset[str]:
+    """Return the names without which a template has nothing to say: not those that it asks for or has a default for.
+
+    Args:
+        text: a template; text without braces needs nothing, unless it is a condition.
+        condition: `text` is an expression, with or without braces.
+    """
+    if not has_template(text) and not condition:
+        return frozenset()
+    try:
+        parsed = _environment.parse(text if has_template(text) else f"{{{{ {text} }}}}")
+    except JinjaError:
+        return frozenset()
+    thought_of: set[str] = set(_environment.globals)
+    for node in parsed.find_all((nodes.Filter, nodes.Test, nodes.Or, nodes.CondExpr, nodes.If)):
+        asked = _asked_for(node)
+        if isinstance(asked, nodes.Name):
+            thought_of.add(asked.name)
+        elif asked is not None:
+            thought_of |= {name.name for name in asked.find_all(nodes.Name)}
+    return frozenset(meta.find_undeclared_variables(parsed)) - thought_of
+
+
+def _asked_for(node: nodes.Node) -> nodes.Node | None:
+    """Return the part of a template that may be undefined, as its author knows."""
+    match node:
+        case nodes.Filter(name="default" | "d") | nodes.Test(name="defined" | "undefined" | "none"):
+            return node.node
+        case nodes.Or():
+            return node.left
+        case nodes.CondExpr() | nodes.If():
+            return node.test
+    return None
 
 
 def _evaluate(text: str, run: Callable[[], Any]) -> Any:

@@ -323,7 +323,7 @@ def test_a_cycle_that_nothing_can_leave_is_a_warning() -> None:
 
 
 def test_a_cycle_with_a_condition_is_no_warning() -> None:
-    steps = [{"step": "a", "next": "b"}, {"step": "b", "next": [{"step": "a", "when": "{{ x }}"}]}]
+    steps = [{"step": "a", "next": "b"}, {"step": "b", "next": [{"step": "a", "when": "{{ b.x }}"}]}]
     assert checked({}, workflow=steps)[1] == []
 
 

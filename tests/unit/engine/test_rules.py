@@ -465,13 +465,15 @@ def test_a_mapping_ctx_in_the_payload_is_variables() -> None:
 
 @pytest.mark.parametrize("by", ["document", "setting"])
 def test_what_is_undefined_is_told_and_fails_its_step_when_strict(by: str) -> None:
-    steps = document(step("a", "b"), "{step: b, tool: {kind: noop, input: {v: '{{ a.nope }}', w: '{{ nowhere }}'}}}")
+    steps = document(
+        step("a", "b"), "{step: b, tool: {kind: noop, input: {v: '{{ a.nope }}', w: '{{ ctx.nowhere }}'}}}"
+    )
     lenient = Simulation(steps)
     lenient.answer("a", {"n": 1})
     decision = lenient.decide()
-    assert (decision.misses, decision.missed) == (2, ("a.nope", "nowhere"))
+    assert (decision.misses, decision.missed) == (2, ("a.nope", "ctx.nowhere"))
     issued = next(event for event in lenient.log if event.type == "command.issued" and event.step == "b")
-    assert issued.meta["playhead"]["undefined"] == ["a.nope", "nowhere"]
+    assert issued.meta["playhead"]["undefined"] == ["a.nope", "ctx.nowhere"]
     text = steps + "executor: {spec: {strict: true}}\n" if by == "document" else steps
     strict = Simulation(text, options=Options(strict=by == "setting"))
     strict.do("a", {"n": 1})

@@ -33,6 +33,7 @@ from services.api.routes import (
     catalog,
     commands,
     credentials,
+    cross_region,
     dashboard,
     documents,
     editor,
@@ -130,6 +131,7 @@ TABLES: tuple[RouteTable, ...] = (
     runtimes.routes,
     subscriptions.routes,
     internal_hooks.routes,
+    cross_region.routes,
 )
 
 CONTEXT: web.AppKey[ApiContext] = web.AppKey("context", ApiContext)

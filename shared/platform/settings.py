@@ -64,6 +64,9 @@ class ApiSettings(CommonSettings, AccessSettings):
     noetl_max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(
         8 * 1024 * 1024, description="request body at most (bytes); beyond: 413"
     )
+    noetl_region: str = Field(
+        "", description="region whose credentials this server gives out; `meta.region` of one wins"
+    )
     noetl_streams_max: Count = Field(10_000, description="event streams (SSE) open at most; beyond: 503")
     noetl_streams_per_client_max: Count = Field(2000, description="event streams of one client address; beyond: 429")
     noetl_batch_max_events_per_request: Count = Field(256, description="events in one batch at most; beyond: 422")

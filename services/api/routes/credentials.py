@@ -120,7 +120,8 @@ class CredentialDeleted(Answer):
     name: str
 
 
-def _document(row: Mapping[str, Any], data: object = None) -> dict[str, Any]:
+def credential_document(row: Mapping[str, Any], data: object = None) -> dict[str, Any]:
+    """Return a credential as its readers want it; `data` only when they may see it."""
     return {
         "id": str(row["id"]),
         "name": row["name"],
@@ -159,7 +160,7 @@ async def save_credential(call: Call) -> web.StreamResponse:
         ),
     )
     await record(call, body.name, "write", key_id=call.context.cipher.current)
-    return reply(_document(row))
+    return reply(credential_document(row))
 
 
 @routes.add(
@@ -172,7 +173,7 @@ async def list_credentials(call: Call) -> web.StreamResponse:
         call.context.database, type_name=query.type, text=query.q, limit=query.limit + 1, offset=query.offset
     )
     shown, headers = truncated(rows, query.limit)
-    answer = {"items": [_document(row) for row in shown], "filter": {"type": query.type, "q": query.q}}
+    answer = {"items": [credential_document(row) for row in shown], "filter": {"type": query.type, "q": query.q}}
     return reply(answer, headers=headers)
 
 
@@ -220,10 +221,10 @@ async def get_credential(call: Call) -> web.StreamResponse:
     query: ReadQuery = call.query
     row = await _find(call, query if query.include_data else None, "read")
     if not query.include_data:
-        return reply(_document(row))
+        return reply(credential_document(row))
     data = await _data(call, row, query, "read")
     await _cache(call, row, data)
-    return reply(_document(row, data), headers={"Cache-Control": "no-store"})
+    return reply(credential_document(row, data), headers={"Cache-Control": "no-store"})
 
 
 async def _find(call: Call, query: ExecutionQuery | None, operation: str) -> Mapping[str, Any]:
@@ -262,7 +263,7 @@ async def get_sealed(call: Call) -> web.StreamResponse:
     try:
         recipient = public_key(worker["public_key"])
         data = await _data(call, row, query, "sealed")
-        answer = seal_for(recipient, dumps(_document(row, data)))
+        answer = seal_for(recipient, dumps(credential_document(row, data)))
     except ValueError as error:
         raise HttpError(
             400, f"worker '{query.worker_id[:64]}': {error}; it must register `runtime.worker_public_key`"

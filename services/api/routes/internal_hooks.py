@@ -15,7 +15,7 @@ from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.ingest import normalise
 from services.api.inputs import Answer, ShortText, path_text
 from services.api.models import Lax
-from services.api.secrets_at_rest import unseal
+from services.api.secret_access import opened
 from services.api.store import credentials, subscriptions
 from services.api.store.append import AppendEvents
 from services.api.store.queries import queries
@@ -115,7 +115,7 @@ async def _verify(call: Call, wanted: Mapping[str, Any], path: str) -> dict[str,
         raise HttpError(
             422, f"spec.ingress.verify of subscription '{path}' names credential '{name[:64]}', which is unknown"
         )
-    data = unseal(call.context.cipher, row["data_encrypted"], table=credentials.TABLE, row=row["name"])
+    data = await opened(call, row["data_encrypted"], table=credentials.TABLE, row=row["name"], operation="ingress")
     secret = next((data[field] for field in SECRET_FIELDS if isinstance(data, dict) and data.get(field)), None)
     if secret is None:
         raise HttpError(422, f"credential '{name[:64]}' has none of the fields {', '.join(SECRET_FIELDS)}")

@@ -86,6 +86,32 @@ async def test_two_envelopes_share_nothing(api: RunningApi) -> None:
     assert one["ciphertext"] != two["ciphertext"]
 
 
+async def test_a_server_of_another_region_gets_a_credential_sealed_for_its_worker(api: RunningApi) -> None:
+    key = X25519PrivateKey.generate()
+    body = {"name": "db", "type": "postgres", "data": {"password": "planted"}, "meta": {"region": "eu"}}
+    assert (await api.request("POST", "/api/credentials", body))[0] == 200
+    path = "/api/internal/cross-region/resolve"
+    wanted = {"alias": "db", "worker_public_key_b64": encoded(key), "worker_id": "rust-1", "execution_id": 7}
+    wanted |= {"expected_entry_region": "eu", "requesting_region": "us"}
+    status, envelope = await api.request("POST", path, wanted, headers=GATE)
+    assert (status, opened_by(key, envelope)["data"]) == (200, {"password": "planted"})
+    for change, expected in (
+        ({"expected_entry_region": "us"}, 403),
+        ({"alias": "nobody"}, 404),
+        ({"worker_public_key_b64": "short"}, 400),
+    ):
+        status, answer = await api.request("POST", path, {**wanted, **change}, headers=GATE)
+        assert (status, "planted" in str(answer)) == (expected, False)
+    assert (await api.request("POST", path, wanted))[0] == 403
+    found = [(row["operation"], row["outcome"]) for row in await accesses(api)]
+    assert found == [
+        ("cross_region", "not_found"),
+        ("cross_region", "refused"),
+        ("cross_region", "ok"),
+        ("write", "ok"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("runtime", "query", "status"),
     [

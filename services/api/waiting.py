@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from services.api.store.database import Row
 
 _SQL = queries("analysis")
+STOP_SECONDS = 2.0  # until a waiter sees that the process is stopping, at most
 
 
 async def wait_for_end(
@@ -22,7 +23,7 @@ async def wait_for_end(
 ) -> Row | None:
     """Return the terminal event, None when there is none after `timeout_seconds`.
 
-    A commit wakes the waiter; it also looks every `poll_seconds`, for wake-ups that were lost.
+    A commit wakes the waiter; it also looks every `poll_seconds`, `STOP_SECONDS` at most, for wake-ups that were lost.
 
     Raises:
         HttpError: 503 when too many clients wait, or the process is stopping.
@@ -39,7 +40,7 @@ async def wait_for_end(
                 if context.stopping.is_set():
                     raise overloaded("stopping", f"this server is stopping; execution {execution_id} goes on")
                 left = deadline - time.monotonic()
-                await _woken(woken, min(poll_seconds, max(left, 0.0)))
+                await _woken(woken, min(poll_seconds, STOP_SECONDS, max(left, 0.0)))
     except TooManyReadersError:
         raise overloaded("too_many_streams", f"too many clients wait; execution {execution_id} goes on") from None
     return None

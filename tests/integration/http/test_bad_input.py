@@ -28,6 +28,8 @@ TABLES_WRITTEN = (
     "keychain",
     "runtime",
     "result_store",
+    "subscription_dedup",
+    "playbook_test_suite",
 )
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 

@@ -106,3 +106,9 @@ def test_no_metric_has_an_id_as_a_label() -> None:
         for match in labels.finditer(path.read_text()):
             assert "_id" not in match[1], name(path)
             assert "path" not in match[1], name(path)
+
+
+def test_secrets_are_opened_where_the_access_is_recorded() -> None:
+    openers = {"services/api/secret_access.py", "services/api/secrets_at_rest.py", "services/api/routes/keychain.py"}
+    found = {name(path) for path in SOURCES if re.search(r"\bunseal\(", path.read_text())}
+    assert found == openers

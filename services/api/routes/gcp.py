@@ -16,7 +16,8 @@ from services.api.http import Call, HttpError, RouteTable, not_found, reply, unp
 from services.api.inputs import OptionalKey, ShortText
 from services.api.inputs import Text as Description
 from services.api.models import NAME_MAX, Lax, Text
-from services.api.secrets_at_rest import seal, unseal
+from services.api.secret_access import opened, record
+from services.api.secrets_at_rest import seal
 from services.api.store import credentials as store
 
 routes = RouteTable("credentials")
@@ -86,7 +87,7 @@ async def _stored(call: Call, name: str) -> dict[str, Any]:
     row = await store.find(call.context.database, name)
     if row is None:
         raise not_found("Credential not found")
-    data = unseal(call.context.cipher, row["data_encrypted"], table=store.TABLE, row=row["name"])
+    data = await opened(call, row["data_encrypted"], table=store.TABLE, row=row["name"], operation="use")
     inner = data.get("credentials_info") or data.get("service_account_json") if isinstance(data, dict) else None
     found = inner or data
     return _parsed(found, "credential") if isinstance(found, str) else dict(found) if isinstance(found, dict) else {}
@@ -141,6 +142,7 @@ async def _keep(call: Call, body: TokenBody, name: str, token: AccessToken) -> N
             description=body.store_description,
         ),
     )
+    await record(call, name, "write", key_id=call.context.cipher.current)
 
 
 @routes.add(

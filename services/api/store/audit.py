@@ -33,7 +33,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretAccess:
-    """One access to a secret; `operation` and `outcome` as in migration 0030."""
+    """One access to a secret; `operation` and `outcome` as in migration 0030, and `use` when the API itself needed it."""
 
     credential: str
     operation: str

@@ -7,6 +7,7 @@ from typing import Any
 
 import xxhash
 
+from shared.engine.errors import error_members
 from shared.engine.references import ResultRef, TextObject, result_ref
 from shared.engine.state import Event
 
@@ -154,10 +155,13 @@ class ErrorText(ErrorInfo, TextObject):
 def error_info(response: Any, text: str | None) -> ErrorInfo:
     """Return the error of a failed run, from what its tool answered and from `text`, what the log says."""
     given = response.get("error") if isinstance(response, Mapping) else None
+    if isinstance(given, Mapping) and "kind" in given:
+        return ErrorInfo({"message": text, **given})  # of a sequence: its worker has told the kind
+    source = str(response.get("kind") or "") if isinstance(response, Mapping) else ""
+    members = error_members(response, source)
     if isinstance(given, Mapping):
-        return ErrorInfo({"message": text, **given})
-    found = {key: response.get(key) for key in ("kind", "code", "retryable")} if isinstance(response, Mapping) else {}
-    return ErrorText({"message": str(given or text or ""), **found})
+        return ErrorInfo({**members, "message": text, **given})
+    return ErrorText({**members, "message": str(given or text or "")})
 
 
 def _is_sequence(response: Any) -> bool:

@@ -561,8 +561,20 @@ def test_the_status_document_is_bounded() -> None:
         (
             "a member of its envelope",
             {"error": "x", "kind": "http", "retryable": True},
+            "{{ output.error.retryable }}",
+            True,
+        ),
+        (
+            "its kind, as in the rules of a task",
+            {"error": "x", "kind": "http", "code": "HTTP_429", "data": {"status_code": 429}},
+            "{{ output.error.kind }} {{ output.error.status_code }} {{ output.error.source }}",
+            "rate_limit 429 http",
+        ),
+        (
+            "the kind of a sequence's error",
+            {"status": "failed", "error": {"kind": "auth", "code": "HTTP_401", "message": "m"}},
             "{{ output.error.kind }}",
-            "http",
+            "auth",
         ),
         (
             "a member of an object",

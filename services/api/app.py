@@ -22,7 +22,7 @@ from services.api.crypto import Cipher
 from services.api.housekeeping import housekeeping
 from services.api.http import HttpError, RouteSpec, RouteTable, build_call, error_reply
 from services.api.identity import lease_ids
-from services.api.metrics import REQUEST_SECONDS
+from services.api.metrics import REQUEST_SECONDS, REQUESTS
 from services.api.openapi import DOCUMENT, openapi_document
 from services.api.playbooks import PlaybookCatalog
 from services.api.routes import (
@@ -178,6 +178,7 @@ def _mounted(spec: RouteSpec) -> Callable[[web.Request], Awaitable[web.StreamRes
             return error_reply(_unavailable())
         finally:
             seconds = time.perf_counter() - started
+            REQUESTS.inc()
             REQUEST_SECONDS.labels(spec.method, spec.path, str(status)).observe(seconds)
             access.note(request, spec, actor, status)
             if log.isEnabledFor(logging.DEBUG):

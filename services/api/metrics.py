@@ -44,5 +44,11 @@ STREAMS_CLOSED = Counter("noetl_event_stream_closed", "Event streams that the se
 STREAMS_OPEN = Gauge("noetl_event_streams_open", "Event streams open now")
 CONNECTION_LEASES = Counter("noetl_postgres_leases", "Database connections lent out")
 UP = Gauge("noetl_up", "1 while the process serves")
+# Names that dashboards of the original read, beside ours.
+INFO = Gauge("noetl_info", "Build and server", ["version", "name"])
+STARTED = Gauge("noetl_process_start_time_seconds", "Start of the process, seconds since the Unix epoch")
+REQUESTS = Counter("noetl_request", "HTTP requests")
+BATCHES_ACCEPTED = Counter("noetl_batch_accepted", "Event batches stored")
+BATCH_QUEUE_DEPTH = Gauge("noetl_batch_queue_depth", "Writes waiting for a transaction now")
 POOL_IN_USE = Gauge("noetl_postgres_connections_in_use", "Database connections lent out now")
 POOL_WAITING = Gauge("noetl_postgres_requests_waiting", "Requests waiting for a database connection now")

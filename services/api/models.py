@@ -30,8 +30,9 @@ def _lax_id(value: object) -> object:
 
 
 def _at_least_one(value: object) -> object:
-    """Take 0 for 1, as the original does."""
-    return 1 if value in ("0", 0) else value
+    """Take 0 and less for 1, as the original does."""
+    number = str(value).strip()
+    return 1 if number.lstrip("-").isdecimal() and (number.startswith("-") or not number.strip("0")) else value
 
 
 def _text_or_int(value: object) -> object:
@@ -101,7 +102,7 @@ class PageQuery(Lax):
 
     page: int = Field(1, ge=1, le=1_000_000)
     page_size: int = Field(100, ge=10, le=500)
-    since_event_id: int | None = Field(None, ge=0, le=ID_MAX)
+    since_event_id: int | None = Field(None, ge=-ID_MAX, le=ID_MAX)
     event_type: ShortText | None = None
 
 

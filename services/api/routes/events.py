@@ -10,6 +10,7 @@ from services.api import views
 from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, reply, unprocessable
 from services.api.ingest import IncomingEvent, normalise, share_command_id
+from services.api.metrics import BATCHES_ACCEPTED
 from services.api.models import BatchBody, EventBody
 from services.api.original import RunByOriginalError
 from services.api.oversize import by_reference
@@ -125,6 +126,7 @@ async def post_batch(call: Call) -> web.StreamResponse:
         raise HttpError(422, {"code": "enqueue_error", "message": error.detail}) from error
     key = _idempotency_key(call)
     appended = await _append(call, body.execution_id, events, key=key, is_batch=True)
+    BATCHES_ACCEPTED.inc()
     return reply(
         {
             "status": "accepted",

@@ -12,21 +12,21 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, REGISTRY, generate_lates
 
 from services.api.auth.roles import Access
 from services.api.http import Call, RouteTable, reply
-from services.api.metrics import POOL_IN_USE, POOL_WAITING, UP
+from services.api.metrics import BATCH_QUEUE_DEPTH, INFO, POOL_IN_USE, POOL_WAITING, STARTED, UP
 from services.api.store import runtime
 
 routes = RouteTable("health")
 log = logging.getLogger(__name__)
 
 VERSION = version("playhead")
+INFO.labels(VERSION, "playhead-api").set(1)
+STARTED.set_to_current_time()
 
 
 @routes.add("GET", "/", "Say hello", role=Access.PUBLIC)
 async def root(_: Call) -> web.StreamResponse:
-    """Tell what runs here and where to read on."""
-    return reply(
-        {"message": "Playhead API is running", "version": VERSION, "docs": "/docs", "openapi": "/openapi.json"}
-    )
+    """Answer the original's words: a client that looks here must not notice the difference. `/docs` has more for people."""
+    return reply({"message": "NoETL API is running (Standalone GUI available externally)"})
 
 
 @routes.add("GET", "/health", "Liveness, as in the original", role=Access.PUBLIC)
@@ -70,6 +70,7 @@ async def metrics(call: Call) -> web.StreamResponse:
     """Answer every metric of this process."""
     database = call.context.database
     UP.set(1)
+    BATCH_QUEUE_DEPTH.set(call.context.writer.queue_depth)
     POOL_IN_USE.set(database.size - database.idle)
     POOL_WAITING.set(database.waiting)
     return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

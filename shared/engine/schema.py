@@ -129,7 +129,7 @@ def _tools() -> Schema:
             made[f"tool_{kind}"]["additionalProperties"] = False
         condition = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
         choices.append({"if": condition, "then": _ref(f"tool_{kind}")})
-    made["tool"] = {"type": "object", **_ref("common"), "required": ["kind"], "allOf": choices}
+    made["tool"] = {"type": "object", "required": ["kind"], "allOf": [_ref("common"), *choices]}
     label = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": _ref("tool")}
     made["task"] = {"type": "object", "if": {"required": ["kind"]}, "then": _ref("tool"), "else": label}
     made["tool_or_tasks"] = {

@@ -35,7 +35,11 @@ pytestmark = pytest.mark.timeout(400)  # the first test waits for the whole run 
 @pytest.fixture(scope="module")
 async def outcomes(request: pytest.FixtureRequest) -> AsyncIterator[dict[str, asyncio.Task[Outcome]]]:
     """Runs of the cases that were selected, all started at once."""
-    selected = {item.callspec.params["name"] for item in request.session.items if hasattr(item, "callspec")}
+    selected = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    }
     cases = [case for name, (case, _) in CASES.items() if name in selected]
     stack = Stack(workers=2, env={"NOETL_WORKER_MAX_INFLIGHT_COMMANDS": "12", "NOETL_INLINE_MAX_BYTES": "65536"})
     async with fixture_server() as web:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from shared.engine import check_playbook, dockeys, read_document
 from shared.engine.schema import playbook_schema
@@ -13,6 +13,7 @@ from shared.engine.toolkeys import TOOL_KEYS
 from tests.support.fixtures import PLAYBOOKS, name_of
 
 VALIDATOR = Draft202012Validator(playbook_schema())
+OLDER = Draft7Validator(playbook_schema())
 
 HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: x}\n"
 
@@ -37,6 +38,7 @@ def test_what_the_parser_accepts_the_schema_accepts(file: Path) -> None:
     playbook, problems = check_playbook(text)
     assert playbook is not None, [str(problem) for problem in problems]
     assert errors(text) == []
+    assert OLDER.is_valid(read_document(text).data)
 
 
 MISTAKES = {
@@ -77,6 +79,7 @@ def test_a_mistake_is_found_by_schema_and_parser(text: str) -> None:
     _, problems = check_playbook(text)
     assert problems
     assert errors(text)
+    assert not OLDER.is_valid(read_document(text).data), "most editors know draft 7 only"
 
 
 def test_every_key_has_its_description() -> None:

@@ -155,13 +155,10 @@ class ErrorText(ErrorInfo, TextObject):
 def error_info(response: Any, text: str | None) -> ErrorInfo:
     """Return the error of a failed run, from what its tool answered and from `text`, what the log says."""
     given = response.get("error") if isinstance(response, Mapping) else None
-    if isinstance(given, Mapping) and "kind" in given:
-        return ErrorInfo({"message": text, **given})  # of a sequence: its worker has told the kind
-    source = str(response.get("kind") or "") if isinstance(response, Mapping) else ""
-    members = error_members(response, source)
     if isinstance(given, Mapping):
-        return ErrorInfo({**members, "message": text, **given})
-    return ErrorText({**members, "message": str(given or text or "")})
+        return ErrorInfo({"message": text, **given})  # as its tool tells it; a sequence has classified it already
+    source = str(response.get("kind") or "") if isinstance(response, Mapping) else ""
+    return ErrorText({**error_members(response, source), "message": str(given or text or "")})
 
 
 def _is_sequence(response: Any) -> bool:

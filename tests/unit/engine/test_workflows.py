@@ -75,7 +75,7 @@ def test_a_workflow_ends_the_same_whatever_the_schedule(flow: Workflow, seeds: l
     assert outcomes[0] == outcomes[1]
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=max(EXAMPLES // 4, 1))
 @given(workflows(), st.integers(0, 1 << 32), st.integers(0, 40))
 def test_nothing_follows_a_cancellation(flow: Workflow, seed: int, when: int) -> None:
     cluster = Cluster(flow, parse_playbook(flow.text()), Random(seed))

@@ -149,10 +149,18 @@ class _Maker:
                 self.arc(source, target, "{{ output.status == 'error' }}")
         return names[0], names[-1]
 
-    def diamond(self) -> tuple[str, str]:
+    def branch(self, depth: int) -> tuple[str, str]:
+        """A branch of a diamond: mostly a chain, now and then a diamond or a cycle of its own."""
+        if depth < 2 and self.chance(5):
+            return self.diamond(depth + 1)
+        if self.chance(5):
+            return self.around(self.chain())
+        return self.chain()
+
+    def diamond(self, depth: int = 0) -> tuple[str, str]:
         first, last = self.add(plain=True), self.add()
         for _ in range(self.draw(st.integers(2, 4))):
-            start, end = self.chain()
+            start, end = self.branch(depth)
             self.arc(first, start, self.some_condition())
             self.arc(end, last, self.some_condition())
         if self.chance(3):

@@ -20,7 +20,7 @@ from shared.engine.document import (
 from shared.engine.limits import PROBLEMS_MAX, STEPS_MAX, TIMEOUT_SECONDS_MAX
 from shared.engine.parse_step import StepParser, seconds_of
 from shared.engine.parse_tool import ToolParser
-from shared.engine.playbook import Arc, OnError, Playbook, Step, reachability, trapped
+from shared.engine.playbook import Arc, OnError, Playbook, Step, bits_of, reachability, trapped
 from shared.engine.templates import names_in
 from shared.engine.undefined import check_names
 
@@ -126,6 +126,7 @@ class _Checker:
             steps=steps,
             entry=entry,
             reach=reach,
+            bits=bits_of(steps),
             upstream_counts=upstream,
             on_error=cast("OnError", executor.get("on_error") or "stop"),
             timeout_seconds=executor.get("timeout"),

@@ -189,11 +189,10 @@ class Planner:
             return False
         if self._playbook.upstream_counts.get(target, 0) < 2:
             return True
-        reach = self._playbook.reach
-        for other in self.state.runs.values():
-            if other.status == "running" and target in reach.get(other.step, ()):
-                return False
-        return not any(target in reach.get(name, ()) for name in self.state.waiting if name != target)
+        may_reach = self._playbook.may_reach
+        if any(other.status == "running" and may_reach(other.step, target) for other in self.state.runs.values()):
+            return False
+        return not any(name != target and may_reach(name, target) for name in self.state.waiting)
 
     def enter(self, name: str, sources: tuple[str, ...] | None) -> None:
         """Enter a step: skip it, pass through it, start its loop or issue its command."""

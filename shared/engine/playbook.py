@@ -112,7 +112,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playbook:
-    """A playbook. `reach[x]` has every step that can still come after `x`, cycles cut where they close.
+    """A playbook. `reach[x]` has a bit, of `bits`, for every step that can still come after `x`; cycles are cut where they close.
 
     `on_error` says what an error nobody handles does: end its branch (`stop`), go on over unconditional arcs (`continue`), or
     end the execution at once (`fail_fast`). The execution ends as failed each time.
@@ -124,7 +124,8 @@ class Playbook:
     workload: Mapping[str, Any]
     steps: Mapping[str, Step]
     entry: str
-    reach: Mapping[str, frozenset[str]]
+    reach: Mapping[str, int]
+    bits: Mapping[str, int]
     upstream_counts: Mapping[str, int]
     on_error: OnError = "stop"
     timeout_seconds: float | None = None
@@ -133,7 +134,7 @@ class Playbook:
 
     def may_reach(self, source: str, target: str) -> bool:
         """Return whether a run of `source` may still lead to `target`, not counting ways that close a cycle."""
-        return target in self.reach.get(source, frozenset())
+        return bool(self.reach.get(source, 0) & self.bits.get(target, 0))
 
 
 def forward_edges(steps: Mapping[str, Step], entry: str) -> dict[str, list[str]]:
@@ -160,8 +161,14 @@ def forward_edges(steps: Mapping[str, Step], entry: str) -> dict[str, list[str]]
     return edges
 
 
-def reachability(steps: Mapping[str, Step], entry: str) -> tuple[dict[str, frozenset[str]], dict[str, int]]:
-    """Return what each step reaches over forward edges, and how many steps lead to each."""
+def bits_of(steps: Mapping[str, Step]) -> dict[str, int]:
+    """Return a bit for each step: sets of steps are integers, since a thousand sets of a thousand names would take 20 MB."""
+    return {name: 1 << number for number, name in enumerate(steps)}
+
+
+def reachability(steps: Mapping[str, Step], entry: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Return what each step reaches over forward edges, as bits, and how many steps lead to each."""
+    bits = bits_of(steps)
     edges = forward_edges(steps, entry)
     upstream = dict.fromkeys(steps, 0)
     for targets in edges.values():
@@ -174,13 +181,12 @@ def reachability(steps: Mapping[str, Step], entry: str) -> tuple[dict[str, froze
             waiting[target] -= 1
             if waiting[target] == 0:
                 order.append(target)
-    reach: dict[str, frozenset[str]] = {}
+    reach: dict[str, int] = {}
     for name in reversed(order):
-        found: set[str] = set()
+        found = 0
         for target in edges[name]:
-            found.add(target)
-            found |= reach[target]
-        reach[name] = frozenset(found)
+            found |= bits[target] | reach[target]
+        reach[name] = found
     return reach, upstream
 
 

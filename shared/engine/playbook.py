@@ -112,7 +112,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playbook:
-    """A playbook. `reach[x]` has a bit, of `bits`, for every step that can still come after `x`; cycles are cut where they close.
+    """A playbook. `reach[x]` has a bit, of `bits`, for every step that may come after `x`; cycles are cut where they close.
 
     `on_error` says what an error nobody handles does: end its branch (`stop`), go on over unconditional arcs (`continue`), or
     end the execution at once (`fail_fast`). The execution ends as failed each time.

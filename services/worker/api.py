@@ -37,6 +37,7 @@ from services.worker.limits import (
     POOL_REQUEST_SECONDS,
     RETRY_AFTER_MAX_SECONDS,
 )
+from services.worker.sealed import SealedBox
 from shared.platform.errors import ApiRefusedError, ApiUnavailableError
 from shared.platform.settings import WorkerSettings
 from shared.platform.tracing import inject, span
@@ -88,6 +89,7 @@ class WorkerApi:
         self._settings = settings
         self.worker_id = worker_id
         self._started_at = datetime.now(UTC).isoformat()
+        self._box = SealedBox() if settings.noetl_sealed_credentials else None
 
     async def _once(
         self, method: str, path: str, body: bytes | None, *, seconds: float, key: str | None = None, parse: bool = True
@@ -125,7 +127,7 @@ class WorkerApi:
         body = {
             "name": self.worker_id,
             "component_type": "worker_pool",
-            "runtime": "python",
+            "runtime": self._runtime(),
             "status": "ready",
             "capacity": self._settings.noetl_worker_max_inflight_commands,
             "pid": os.getpid(),
@@ -134,6 +136,9 @@ class WorkerApi:
             "meta": {"started_at": self._started_at},
         }
         await self._once("POST", "/api/worker/pool/register", orjson.dumps(body), seconds=POOL_REQUEST_SECONDS)
+
+    def _runtime(self) -> str | Json:
+        return "python" if self._box is None else {"type": "python", "worker_public_key": self._box.public_key}
 
     async def pool_heartbeat(self) -> None:
         """Say that this worker lives; refused with 404 when it must register."""
@@ -210,6 +215,17 @@ class WorkerApi:
             return await _persistently(
                 lambda: self._once(method, path, encoded, seconds=seconds), stop_after_attempt(attempts)
             )
+
+    async def credential(self, name: str, *, seconds: float, attempts: int) -> Any:
+        """Return a credential with its data; with NOETL_SEALED_CREDENTIALS it comes sealed for this process."""
+        path = f"/api/credentials/{quote(name, safe='')}"
+        if self._box is None:
+            return await self.ask("GET", f"{path}?include_data=true", seconds=seconds, attempts=attempts)
+        path = f"{path}/sealed?worker_id={quote(self.worker_id, safe='')}"
+        try:
+            return orjson.loads(self._box.open(await self.ask("GET", path, seconds=seconds, attempts=attempts)))
+        except ValueError as error:
+            raise ApiRefusedError(200, path, f"the sealed credential cannot be opened: {error}") from error
 
     async def stored_result(self, locator: str) -> tuple[Any, int] | None:
         """Return the data of a reference and its size (bytes), None when it is gone."""

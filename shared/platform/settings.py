@@ -171,6 +171,9 @@ class WorkerSettings(CommonSettings):
         SecretStr(""),
         description="API token of the role worker; empty: NOETL_INTERNAL_API_TOKEN, which is accepted as one",
     )
+    noetl_sealed_credentials: bool = Field(
+        False, description="true: credentials come sealed for a key that this process makes at its start"
+    )
     nats_consumer: str = Field("noetl_worker_pool", description="durable consumer on the command stream")
     nats_filter_subject: str = Field("", description="subject filter of the durable; empty: all commands")
     worker_id: str = Field("", description="name of this worker; empty: worker-<8 hex>, fresh per process")

@@ -21,8 +21,8 @@ ISOLATED = {"NOETL_API_TOKEN", "NOETL_SESSION_TOKEN", "NOETL_ADMIN_TOKEN", "NOET
 
 @pytest.fixture(scope="module")
 async def tokens() -> AsyncIterator[Stack]:
-    """`playhead dev` that asks for tokens."""
-    made = Stack(env={"NOETL_AUTH_MODE": "token"})
+    """`playhead dev` that asks for tokens and whose worker has credentials sealed for it."""
+    made = Stack(env={"NOETL_AUTH_MODE": "token", "NOETL_SEALED_CREDENTIALS": "true"})
     await made.start()
     yield made
     await made.close()
@@ -119,3 +119,31 @@ async def test_keys_are_shown_and_rotated_by_the_command_line(tokens: Stack) -> 
     assert code == 0, err
     key_id = out.splitlines()[0].split()[-1]
     assert f"1 by {key_id}" in out
+
+
+SEALED = """
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: sealed, path: e2e/sealed}
+workload: {url: ""}
+workflow:
+  - step: start
+    tool: {kind: http, url: "{{ workload.url }}/api/executions", auth: {api: {type: bearer, key: own_api}}}
+"""
+
+
+async def test_a_worker_reads_credentials_that_are_sealed_for_it(tokens: Stack) -> None:
+    operator, viewer = await created(tokens, "sealing", "operator"), await created(tokens, "reading", "viewer")
+    headers = {"Authorization": f"Bearer {operator}"}
+    body = {"name": "own_api", "type": "bearer", "data": {"token": viewer}}
+    assert (await tokens.request("POST", "/api/credentials", body, headers=headers))[0] == 200
+    assert tokens.session is not None
+    tokens.session.headers.update(headers)
+    execution_id = await tokens.execute(await tokens.register(SEALED), {"url": tokens.url})
+    ended = await tokens.until_ended(execution_id)
+    tokens.session.headers.popall("Authorization")
+    assert ended["status"] == "COMPLETED", ended
+    admin = {"Authorization": f"Bearer {(tokens.data_dir / 'admin-token').read_text().strip()}"}
+    _, answer = await tokens.request("GET", "/api/internal/secret-audit?credential=own_api", headers=admin)
+    assert [row["operation"] for row in answer["rows"]] == ["sealed", "write"]
+    assert answer["rows"][0]["worker_id"].startswith("worker-")

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from services.worker.limits import ERROR_DETAIL_MAX_CHARS
 from services.worker.redaction import secret_texts
@@ -68,10 +67,9 @@ class Credentials:
         return kept[1] if kept is not None and time.monotonic() - kept[0] < CREDENTIAL_CACHE_SECONDS else None
 
     async def _read(self, name: str, kind: str) -> Credential:
-        path = f"/api/credentials/{quote(name, safe='')}?include_data=true"
         try:
-            answer = await self._api.ask(
-                "GET", path, seconds=CREDENTIAL_REQUEST_SECONDS, attempts=CREDENTIAL_ATTEMPTS_MAX
+            answer = await self._api.credential(
+                name, seconds=CREDENTIAL_REQUEST_SECONDS, attempts=CREDENTIAL_ATTEMPTS_MAX
             )
         except ApiUnavailableError as error:
             kept = self._kept.get(name)

@@ -24,6 +24,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from services.worker.cancelling import Cancelled
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.limits import (
     BACKOFF_MAX_SECONDS,
     BACKOFF_SECONDS,
@@ -210,7 +211,7 @@ class WorkerApi:
         self, method: str, path: str, body: object = None, *, seconds: float = POOL_REQUEST_SECONDS, attempts: int = 1
     ) -> Any:
         """Make a tool's call to the API: `attempts` tries of `seconds` each, and return the answer's JSON."""
-        encoded = None if body is None else orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+        encoded = None if body is None else json_bytes(body)
         with span("worker ask"):
             return await _persistently(
                 lambda: self._once(method, path, encoded, seconds=seconds), stop_after_attempt(attempts)

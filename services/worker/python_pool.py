@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.limits import CHILD_EXIT_SECONDS, CHILD_RUNS_MAX, CHILD_START_SECONDS, RESPONSE_OVERHEAD_BYTES
 from services.worker.metrics import CHILDREN_REPLACED
 from services.worker.python_child import LENGTH
@@ -139,7 +140,7 @@ class PythonPool:
             TimeoutError: the job took longer; its child is killed.
             ToolError: the child died, as it does when memory runs out in native code.
         """
-        body = orjson.dumps({**job, "result_max_bytes": self._result_max_bytes}, option=orjson.OPT_NON_STR_KEYS)
+        body = json_bytes({**job, "result_max_bytes": self._result_max_bytes})
         child = await self._slots.get()
         keep: _Child | None = None
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.limits import ERROR_DETAIL_MAX_CHARS
 from services.worker.tools.base import ToolBox, ToolCall, ToolError, is_true, part
 from services.worker.tools.script_source import local_path
@@ -148,7 +149,7 @@ def _no_cloud(uri: str, kind: str) -> None:
 def _content(data: Any) -> bytes:
     if isinstance(data, str):
         return data.encode()
-    return orjson.dumps(data, option=orjson.OPT_NON_STR_KEYS)
+    return json_bytes(data)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -183,7 +184,7 @@ async def _put(call: ToolCall, box: ToolBox) -> dict[str, Any]:
     try:
         packed = await asyncio.to_thread(gzip.compress, content) if compressed else content
         await asyncio.to_thread(_write, path, packed)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ToolError(call.kind, "FILE", f"the file {path} cannot be written: {error}") from error
     return {**shown, "uri": f"file://{path.resolve()}", "path": str(path), "stored_bytes": len(packed)}
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from services.worker.tools.kubernetes import Kubernetes, find_cluster
 from services.worker.tools.limits import (
@@ -76,7 +75,7 @@ def _env(call: ToolCall, given: Any) -> list[dict[str, Any]]:
     values = tool_input(
         ToolCall(kind=call.kind, step=call.step, config=config, input=call.input, context={}, timeout_seconds=1.0)
     )
-    args = orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS).decode()
+    args = json_bytes(values).decode()
     return [*found, {"name": "NOETL_ARGS", "value": args}, {"name": "NOETL_EXECUTION_ID", "value": str(call.execution)}]
 
 

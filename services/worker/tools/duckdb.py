@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import orjson
 
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.limits import RESPONSE_OVERHEAD_BYTES
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from services.worker.tools.child import run_child
@@ -165,7 +166,7 @@ async def _answer(call: ToolCall, box: ToolBox, path: str, setup: list[str], tex
         "threads": DUCKDB_THREADS,
         "result_max_bytes": box.result_max_bytes,
     }
-    encoded = orjson.dumps(job, option=orjson.OPT_NON_STR_KEYS)
+    encoded = json_bytes(job)
     limit = box.result_max_bytes + RESPONSE_OVERHEAD_BYTES
     raw = await run_child("services.worker.duckdb_child", encoded, kind=call.kind, answer_max_bytes=limit)
     answer = orjson.loads(raw)

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import aiohttp
 import orjson
 
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.limits import HTTP_CHUNK_BYTES, HTTP_REDIRECTS_MAX
 from services.worker.tools.base import ToolBox, ToolCall, ToolError
 from services.worker.tools.http_auth import authorization
@@ -42,7 +43,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (Mapping, list)):
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+        return json_bytes(value).decode()
     return str(value)
 
 
@@ -67,7 +68,7 @@ def _add_body(request: _Request, content: object, *, form: bool = False) -> None
     elif isinstance(content, str):
         request.body, kind_new = content.encode(), "text/plain; charset=utf-8"
     else:
-        request.body, kind_new = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS), "application/json"
+        request.body, kind_new = json_bytes(content), "application/json"
     if not kind:
         request.headers["Content-Type"] = kind_new
 

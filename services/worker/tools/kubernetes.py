@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 import yaml
 
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.tools.base import ToolError
 from services.worker.tools.limits import (
     KUBERNETES_ANSWER_MAX_BYTES,
@@ -148,7 +149,7 @@ class Kubernetes:
             async with self._session.request(
                 method,
                 url,
-                data=None if body is None else orjson.dumps(body),
+                data=None if body is None else json_bytes(body),
                 headers={"Content-Type": "application/json", **await self._headers()},
                 ssl=self._cluster.tls,
                 timeout=aiohttp.ClientTimeout(total=KUBERNETES_REQUEST_SECONDS),

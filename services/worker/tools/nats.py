@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from services.worker.jsontext import encoded as json_bytes
 from services.worker.redaction import secret_texts
 from services.worker.tools.base import ToolBox, ToolCall, ToolError, is_true, part
 from services.worker.tools.credentials import credential_of
@@ -43,7 +44,7 @@ def _bytes(call: ToolCall, *keys: str) -> bytes:
     given = next((call.config[key] for key in keys if key in call.config), None)
     if given is None:
         raise _bad(f"operation {_operation(call)} needs `{keys[0]}`")
-    return given.encode() if isinstance(given, str) else orjson.dumps(given, option=orjson.OPT_NON_STR_KEYS)
+    return given.encode() if isinstance(given, str) else json_bytes(given)
 
 
 def _value(data: bytes) -> Any:
@@ -206,6 +207,11 @@ async def _target(call: ToolCall, box: ToolBox) -> NatsTarget:
     }
     if "url" not in found:
         raise _bad("a nats tool needs `auth: <credential name>` with nats_url, or `url`")
+    url = next(fields[key] for key in _NAMES["url"] if fields.get(key) not in (None, ""))
+    if isinstance(url, list) and url and all(isinstance(one, str) for one in url):
+        found["url"] = ",".join(url)
+    elif not isinstance(url, str) or not url.strip(", "):
+        raise _bad("`nats_url` must be an address like nats://host:4222, or several with commas")
     for address in found["url"].split(","):
         password = urlsplit(address.strip()).password
         if password:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ async def _code(call: ToolCall, box: ToolBox) -> str:
         return script
     try:
         return base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ToolError(KIND, "BAD_CONFIG", "`code_b64` is no base64 of UTF-8 text") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ def split(sql: str) -> list[Statement]:
 def _decoded(kind: str, key: str, value: object) -> str:
     try:
         return base64.b64decode(str(value), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ToolError(kind, "BAD_CONFIG", f"`{key}` is no base64 of UTF-8 text") from error
 
 

@@ -42,7 +42,7 @@ DEFAULTS = Options()
 def initial_events(
     playbook: Playbook, *, payload: Mapping[str, Any], path: str, version: int | None = None
 ) -> tuple[AppendEvent, AppendEvent]:
-    """Return the first two events of an execution: `payload` merged over the playbook's workload, key by key.
+    """Return the first two events of an execution: `payload` over the playbook's workload, top-level keys replaced.
 
     A mapping `ctx` in the payload is merged as well: its keys are variables, and all names are one flat map.
     """
@@ -73,12 +73,8 @@ def initial_events(
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` on top, mappings merged at every depth (bounded by what the documents can nest)."""
-    found = dict(base)
-    for key, value in over.items():
-        there = found.get(key)
-        found[key] = merged(there, value) if isinstance(there, Mapping) and isinstance(value, Mapping) else value
-    return found
+    """Return `base` with the keys of `over` in place of its own, as the original does: a mapping is replaced, not filled in."""
+    return {**base, **over}
 
 
 def decide(state: State, playbook: Playbook, *, now: datetime, options: Options = DEFAULTS) -> Decision:

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from services.api.children import reconcile_children
-from services.api.store import results
+from services.api.store import results, stages
 from services.api.store.queries import queries
 from services.api.timers import fire_due
 
@@ -48,6 +48,7 @@ async def reconcile(context: ApiContext, *, limit: int) -> dict[str, Any]:
             limit,
         )
         undecided = await connection.fetch(_SQL["undecided"], settings.noetl_reconcile_undecided_seconds, limit)
+    await stages.close_ended(database, limit=limit, next_id=context.ids.next)
     context.results_deleted["ttl"] += await results.purge_expired(database, limit=limit)
     fired = await fire_due(context, limit=limit)
     children = await reconcile_children(context, limit=limit)

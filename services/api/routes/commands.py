@@ -14,6 +14,7 @@ from services.api.http import Call, HttpError, RouteTable, not_found, reply
 from services.api.metrics import CLAIMS
 from services.api.models import ClaimBody
 from services.api.redaction import redact
+from services.api.store import stages
 from services.api.store.claim import ClaimCommand, ClaimPolicy
 from services.api.store.database import Row
 from services.api.store.queries import queries
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 routes = RouteTable("commands")
 
 _SQL = queries("execution")
+CURSOR_KIND = "cursor_worker"
+SEQUENCE_SUFFIX = ":task_sequence"  # of the name under which workers get a step that is a sequence
 
 
 async def _command(call: Call, server_url: str | None = None) -> Row:
@@ -43,6 +46,24 @@ def _document(row: Mapping[str, Any], context: object, meta: object) -> dict[str
         "context": context,
         "meta": meta,
     }
+
+
+async def _with_stage(call: Call, row: Row) -> Any:
+    """Return the context of a slot of a cursor loop with the stage that its frames belong to."""
+    context = orjson.loads(row["context"])
+    config = context.get("tool_config")
+    if not isinstance(config, dict) or not config.get("loop_event_id") or config.get("stage_id"):
+        return context
+    policy = config.get("frame_policy")
+    config["stage_id"] = await stages.opened(
+        call.context.database,
+        row["execution_id"],
+        str(config["loop_event_id"]),
+        step=row["step_name"].removesuffix(SEQUENCE_SUFFIX),
+        frame_policy=policy if isinstance(policy, dict) else {},
+        next_id=call.context.ids.next,
+    )
+    return context
 
 
 @routes.add("GET", "/api/commands/{event_id}", "Show a command, secrets redacted", role=Access.VIEWER, errors=(404,))
@@ -85,5 +106,7 @@ async def claim_command(call: Call) -> web.StreamResponse:
         raise
     CLAIMS.labels(outcome="renewed" if claimed.renewed else "claimed").inc()
     meta = {**(row["meta"] or {}), "attempt": claimed.attempt}
-    context = orjson.Fragment(row["context"]) if row["context"] else {}
+    context: object = orjson.Fragment(row["context"]) if row["context"] else {}
+    if row["tool_kind"] == CURSOR_KIND and row["context"]:
+        context = await _with_stage(call, row)
     return reply({"status": "ok", "event_id": row["event_id"], **_document(row, context, meta)})

@@ -13,6 +13,17 @@ from tests.e2e.playbooks import LINEAR
 from tests.support.api import RunningApi
 
 STAGE = 770010927
+CURSOR = """apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: cursor, path: tests/cursor}
+workflow:
+  - step: drain
+    loop:
+      cursor: {kind: postgres, auth: pg, claim: SELECT 1}
+      iterator: row
+      spec: {mode: cursor, max_in_flight: 2, frame: {max_rows: 5}}
+    tool: [{name: work, kind: noop}]
+"""
 
 
 class Loop:
@@ -153,3 +164,34 @@ async def test_a_failed_frame_keeps_its_error_and_shared_memory_alone_is_no_outp
     assert (await loop.api.request("POST", path, body))[1]["frame"]["status"] == "FAILED"
     _, state = await loop.api.request("GET", f"/api/replay/state?execution_id={loop.execution}")
     assert next(iter(state["frames"].values()))["status"] == "FAILED"
+
+
+async def test_the_slots_of_a_cursor_loop_share_a_stage_that_closes_with_the_execution(api: RunningApi) -> None:
+    execution = await api.start(CURSOR)
+    issued = [item for item in await api.log(execution) if item["event_type"] == "command.issued"]
+    async with asyncio.TaskGroup() as group:
+        paths = [f"/api/commands/{item['event_id']}/claim" for item in issued]
+        tasks = [group.create_task(api.request("POST", path, {"worker_id": "w"})) for path in paths]
+    configs = [task.result()[1]["context"]["tool_config"] for task in tasks]
+    assert len(configs) == 2
+    (stage,) = {config["stage_id"] for config in configs}
+    for config in configs:
+        cursor = {"worker_slot_id": config["worker_slot_id"], "frame_index": 0}
+        body = {"worker_id": config["worker_slot_id"], "cursor": cursor}
+        _, answer = await api.request("POST", f"/api/stages/{stage}/frames/claim", body)
+        path = f"/api/frames/{answer['frames'][0]['frame_id']}/commit"
+        body = {"worker_id": config["worker_slot_id"], "row_count": 3, "cursor": cursor}
+        assert (await api.request("POST", path, body))[0] == 200
+    await api.request("POST", f"/api/executions/{execution}/cancel")
+    await api.client.reconcile(10)
+    _, state = await api.request("GET", f"/api/replay/state?execution_id={execution}")
+    found = state["stages"][str(stage)]
+    assert (found["status"], found["step_name"], found["frame_count"], found["row_count"]) == (
+        "CANCELLED",
+        "drain",
+        2,
+        6,
+    )
+    assert len(state["frames"]) == 2
+    status, refused = await api.request("POST", f"/api/stages/{stage}/frames/claim", {"worker_id": "w"})
+    assert (status, refused["detail"]["code"]) == (409, "stage_not_open")

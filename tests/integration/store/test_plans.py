@@ -71,6 +71,8 @@ HOT = {
     ("result_store", "purge_expired"): {"playhead_result_expiry"},
     ("batch", "request_events"): {"playhead_event_request"},
     ("batch", "original_events"): {"playhead_event_batch"},
+    ("stage", "of_loop"): {"playhead_stage_loop"},
+    ("stage", "to_close"): {"playhead_stage_open"},
     ("replay", "event"): {"playhead_event_id"},
     ("subscription", "newest_of_path"): {"playhead_event_subscription"},
 }

@@ -17,7 +17,7 @@ import jwt
 import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from services.api.http import HttpError
+from services.api.http import HttpError, overloaded
 from services.api.outbound import outbound
 
 DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -72,6 +72,10 @@ def assertion(info: Mapping[str, Any], scopes: Sequence[str], *, audience: str, 
         raise HttpError(422, "credentials_info.private_key is no RSA key in PEM form") from error
 
 
+def _unavailable(message: str) -> HttpError:
+    return overloaded("google_unavailable", message)
+
+
 async def _ask(method: str, url: str, **options: Any) -> dict[str, Any]:
     with outbound("google"):
         return await _asked(method, url, **options)
@@ -87,16 +91,17 @@ async def _asked(method: str, url: str, **options: Any) -> dict[str, Any]:
             data = await response.content.read(ANSWER_BYTES_MAX)
             status = response.status
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise HttpError(502, f"the token endpoint cannot be reached: {type(error).__name__}") from error
+        raise _unavailable(f"the token endpoint cannot be reached: {type(error).__name__}") from error
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
-        raise HttpError(502, f"the token endpoint answered {status} without JSON")
+        raise _unavailable(f"the token endpoint answered {status} without JSON")
     if status != 200 or not isinstance(document.get("access_token"), str):
         reason = str(document.get("error_description") or document.get("error") or "no access_token")[:500]
-        raise HttpError(502, f"the token endpoint answered {status}: {reason}")
+        text = f"the token endpoint answered {status}: {reason}"
+        raise HttpError(422, text) if 400 <= status < 500 else _unavailable(text)
     return document
 
 
@@ -114,7 +119,7 @@ async def token_of_info(info: Mapping[str, Any], scopes: Sequence[str], endpoint
     """Return a token for a service account's key or a user's refresh token.
 
     Raises:
-        HttpError: 422 when `info` is neither or lacks a field, 502 when the endpoint refuses.
+        HttpError: 422 when `info` is neither, lacks a field or is refused; 503 when the endpoint is away.
     """
     kind = info.get("type")
     if kind == "service_account":
@@ -132,7 +137,7 @@ async def token_of_metadata(scopes: Sequence[str], endpoints: Endpoints) -> Acce
     """Return a token of the machine's own service account.
 
     Raises:
-        HttpError: 502 when there is no metadata server, or it refuses.
+        HttpError: 503 when there is no metadata server, 422 when it refuses.
     """
     headers = {"Metadata-Flavor": "Google"}
     document = await _ask("GET", endpoints.metadata_url, params={"scopes": ",".join(scopes)}, headers=headers)

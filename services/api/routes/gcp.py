@@ -152,7 +152,7 @@ async def _keep(call: Call, body: TokenBody, name: str, token: AccessToken) -> N
     role=Access.WORKER,
     body=TokenBody,
     response=TokenReply,
-    errors=(404, 502, 503),
+    errors=(404, 503),
 )
 async def gcp_token(call: Call) -> web.StreamResponse:
     """Exchange a key for a token at the configured endpoint, and keep it as a credential when asked to."""

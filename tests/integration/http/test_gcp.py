@@ -144,11 +144,15 @@ async def test_what_is_wrong_is_said_without_the_key(api: RunningApi, google: Go
         status, answer = await api.request("POST", PATH, {"credentials_info": info})
     finally:
         google.refuse = False
-    assert (status, answer["detail"]) == (502, "the token endpoint answered 400: account gone")
+    assert (status, answer["detail"]) == (422, "the token endpoint answered 400: account gone")
 
 
 async def test_the_route_can_be_switched_off_and_needs_a_directory_for_files(shared_api: RunningApi) -> None:
     status, answer = await shared_api.request("POST", PATH, {"credentials_path": str(Path("/etc/passwd"))})
     assert (status, "NOETL_GCP_CREDENTIALS_DIR is not set" in str(answer["detail"])) == (422, True)
+    away = "http://127.0.0.1:1/token"
+    async with running_api(shared_api.dsn, noetl_gcp_metadata_url=away) as api:
+        status, answer = await api.request("POST", PATH, {"use_metadata": True})
+        assert (status, answer["detail"]["code"]) == (503, "google_unavailable")
     async with running_api(shared_api.dsn, noetl_enable_gcp_token_api=False) as api:
         assert (await api.request("POST", PATH, {"use_metadata": True}))[0] == 404

@@ -144,6 +144,20 @@ def _data(response: aiohttp.ClientResponse, body: bytes) -> Any:
         return body.decode(errors="replace") if textual else base64.b64encode(body).decode()
 
 
+def _at_home(secrets: Mapping[str, str]) -> aiohttp.ClientMiddlewareType:
+    """Return what takes the headers of a credential off a request that was redirected to another server."""
+    home: list[object] = []  # origins, the first being the one that the credential is for
+
+    async def middleware(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        home.append(request.url.origin())
+        if request.url.origin() != home[0]:
+            for name in secrets:
+                request.headers.popall(name, None)
+        return await handler(request)
+
+    return middleware
+
+
 def _is_true(value: object) -> bool:
     return value is None or not (value is False or str(value).lower() in ("false", "0", "no"))
 
@@ -172,6 +186,7 @@ async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
             ssl=_is_true(verify),
             allow_redirects=_is_true(call.config.get("follow_redirects")),
             max_redirects=HTTP_REDIRECTS_MAX,
+            middlewares=(_at_home(headers),) if headers else None,
             timeout=aiohttp.ClientTimeout(total=call.timeout_seconds),
         ) as response:
             body = await _read(response, box.result_max_bytes)

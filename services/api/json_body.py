@@ -47,7 +47,7 @@ def parse(raw: bytes) -> object:
             raise BodyError(detail) from error
         item = error_item(["body", error.pos], "JSON decode error", {}, kind="json_invalid")
         raise BodyError([{**item, "ctx": {"error": error.msg}}]) from error
-    if isinstance(value, dict | list):
+    if isinstance(value, (dict, list)):
         keys, has_wide = _measure(value)
         if len(raw) <= STRICT_BYTES_MAX and (has_wide or len(_KEY.findall(raw)) > keys):
             _check_strictly(raw)
@@ -61,15 +61,16 @@ def _measure(value: dict[str, Any] | list[Any]) -> tuple[int, bool]:
     for _ in range(DEPTH_MAX):
         below: list[Any] = []
         for container in level:
-            if isinstance(container, dict):
+            if type(container) is dict:
                 keys += len(container)
                 items: Any = container.values()
             else:
                 items = container
             for item in items:
-                if isinstance(item, dict | list):
+                kind = type(item)  # of orjson's making, so never a subclass
+                if kind is dict or kind is list:
                     below.append(item)
-                elif isinstance(item, float) and abs(item) >= _WIDE:
+                elif kind is float and not -_WIDE < item < _WIDE:
                     has_wide = True
         if not below:
             return keys, has_wide

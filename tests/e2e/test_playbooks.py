@@ -14,7 +14,7 @@ async def run(stack: Stack, text: str, payload: dict[str, object] | None = None)
 
 
 async def test_a_step_uses_the_output_and_variables_of_the_step_before(stack: Stack) -> None:
-    status = await run(stack, playbooks.LINEAR, {"name": "Ada", "nested": {"b": 40}})
+    status = await run(stack, playbooks.LINEAR, {"name": "Ada", "nested": {"a": 1, "b": 40}})
     assert status["status"] == "COMPLETED"
     assert status["completed_steps"] == ["start", "finish"]
     _, detail = await stack.request("GET", f"/api/executions/{status['execution_id']}")

@@ -36,7 +36,7 @@ async def run(stack: Stack, text: str, *more: str) -> subprocess.CompletedProces
 
 
 async def test_it_shows_every_step_and_the_result_and_exits_0(stack: Stack) -> None:
-    done = await run(stack, playbooks.LINEAR, "--set", "name=Ada", "--payload", '{"nested": {"a": 2}}')
+    done = await run(stack, playbooks.LINEAR, "--set", "name=Ada", "--payload", '{"nested": {"a": 2, "b": 2}}')
     assert done.returncode == 0, done.stderr
     assert "✓ start" in done.stdout
     assert "✓ finish" in done.stdout

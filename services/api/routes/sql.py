@@ -23,6 +23,11 @@ routes = RouteTable("sql")
 _SQL = queries("user_sql")
 QUERY_CHARS_MAX = 1_000_000
 PARAMETERS_MAX = 1000
+WRITE_HINTS = {
+    "never": "\nHINT:  NOETL_SQL_WRITE=never on this server",
+    "asked": '\nHINT:  send "allow_write": true; for clients that cannot, NOETL_SQL_WRITE=always',
+    "always": "",
+}
 
 SqlText = Annotated[Text, Field(max_length=QUERY_CHARS_MAX)]
 
@@ -135,7 +140,8 @@ async def execute_sql(call: Call) -> web.StreamResponse:
             place, query, parameters=body.parameters, schema=body.schema_, writable=writable
         )
     except StatementError as error:
-        return reply({"status": "error", "result": None, "error": str(error)})
+        hint = WRITE_HINTS[mode] if "in a read-only transaction" in str(error) and not writable else ""
+        return reply({"status": "error", "result": None, "error": f"{error}{hint}"})
     log.info("sql executed", extra={"writable": writable, "credential": body.credential})
     headers = {"X-Playhead-More": "true"} if answer.more else None
     return reply({"status": "ok", "result": answer.rows, "error": None}, headers=headers)

@@ -73,8 +73,14 @@ async def test_a_statement_reads_unless_writing_is_asked_for(api: RunningApi) ->
         "COPY (SELECT 1) TO PROGRAM 'true'",
         "/* x */ -- y\n copy (SELECT 1) TO '/tmp/x'",
         "SET TRANSACTION READ WRITE",
+        "SELECT set_config('transaction_read_only', 'off', true)",
+        "SELECT nextval('noetl.dead_letter_dead_letter_id_seq')",
     ):
         assert (await run(api, query))["status"] == "error", query
+    assert (await run(api, "DELETE FROM noetl.resource"))["error"] == (
+        "cannot execute DELETE in a read-only transaction\n"
+        'HINT:  send "allow_write": true; for clients that cannot, NOETL_SQL_WRITE=always'
+    )
     assert (await run(api, "SELECT to_regclass('public.made')::text AS found"))["result"] == [{"found": None}]
     answer = await run(api, "CREATE TABLE public.made (n int)", allow_write=True)
     assert (answer["status"], answer["result"]) == ("ok", None)

@@ -131,6 +131,24 @@ async def test_a_run_that_the_original_ends_shows_its_end(both: Both) -> None:
     assert answer["status"] == "already_completed"
 
 
+async def test_a_clean_up_leaves_runs_that_ended_without_a_word(both: Both) -> None:
+    _, answer = await both.playhead.request(
+        "POST", "/api/executions/cleanup", {"older_than_minutes": 5, "dry_run": True}
+    )
+    assert "766817070846575029" in answer["execution_ids"], "its log stopped at the beginning"
+    assert "766817946675970220" not in answer["execution_ids"], "its log shows an end"
+    for execution in answer["execution_ids"][:5]:
+        _, status = await both.playhead.request("GET", f"/api/executions/{execution}/status")
+        assert status["status"] == "RUNNING"
+
+
+async def test_the_event_stream_of_an_ended_run_of_the_original_closes(both: Both) -> None:
+    url = f"{both.playhead.url}/api/executions/766817946675970220/events/stream"
+    async with both.playhead.session.get(url) as response:
+        assert response.status == 200
+        assert "event: end" in await response.text()
+
+
 async def test_between_two_steps_a_run_of_the_original_is_not_over(both: Both) -> None:
     execution, _ = await both.database.start(PATH)
     await both.database.connection.execute(

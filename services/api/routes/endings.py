@@ -126,7 +126,7 @@ async def cleanup(call: Call) -> web.StreamResponse:
     """Cancel what began longer ago than asked for and has no end, oldest first."""
     body: CleanupBody = call.body
     rows = await call.context.database.fetch(_SQL["stuck"], body.older_than_minutes, CLEANUP_MAX + 1)
-    ids = [row["execution_id"] for row in rows[:CLEANUP_MAX]]
+    ids = [row["execution_id"] for row in rows[:CLEANUP_MAX] if await _is_running(call, row)]
     more = f"; more than {CLEANUP_MAX} were found, send it again" if len(rows) > CLEANUP_MAX else ""
     age = f"stuck executions older than {body.older_than_minutes} minutes"
     if body.dry_run:
@@ -144,6 +144,13 @@ async def cleanup(call: Call) -> web.StreamResponse:
     done = [execution_id for execution_id, outcome in zip(ids, outcomes, strict=True) if outcome.cancelled]
     EXECUTIONS_ENDED.labels(status="CANCELLED").inc(len(done))
     return _cleaned(done, f"Successfully cancelled {len(done)} {age}{more}")
+
+
+async def _is_running(call: Call, row: Mapping[str, Any]) -> bool:
+    """Whether it really runs; one of the original may have ended without a word."""
+    if row["run_by_playhead"]:
+        return True
+    return (await execution_header(call, row["execution_id"]))["status"] not in views.TERMINAL
 
 
 def _left_alone(operation: CancelExecution, error: HttpError) -> CancelResult:

@@ -19,10 +19,11 @@ from aiohttp import web
 from services.api import views
 from services.api.auth.roles import Access
 from services.api.bus import Reader, TooManyReadersError
-from services.api.http import Call, HttpError, RouteTable, dumps, not_found, overloaded
+from services.api.http import Call, HttpError, RouteTable, dumps, overloaded
 from services.api.metrics import STREAM_READERS, STREAMS_CLOSED
 from services.api.models import StreamQuery
 from services.api.redaction import redact
+from services.api.routes.executions import execution_header
 from services.api.sse import RETRY_MS, SlowReaderError, drop, event_stream, say_goodbye, send
 from services.api.store.queries import queries
 
@@ -70,9 +71,7 @@ async def stream(call: Call) -> web.StreamResponse:
     `event: close` that the reader should reconnect. 204: the log ended before `Last-Event-ID`.
     """
     execution_id = call.path_id("execution_id")
-    row = await call.context.database.fetchrow(_SQL["stream_header"], execution_id)
-    if row is None:
-        raise not_found(f"Execution {execution_id} not found")
+    row = await execution_header(call, execution_id)
     version, again = _resume_version(call)
     over = row["status"] in views.TERMINAL
     if over and again and version >= row["stream_version"]:

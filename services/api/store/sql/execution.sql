@@ -94,7 +94,7 @@ SELECT context
 -- name: stuck
 -- Executions that began long ago and have no end, oldest first. Rows of the original may have an end in the log only.
 -- $1 age int (min), $2 limit int
-SELECT e.execution_id
+SELECT e.execution_id, e.run_by_playhead
   FROM noetl.execution e
  WHERE e.status = 'RUNNING'
    AND COALESCE(e.start_time, e.created_at) < now() - make_interval(mins => $1::int)

@@ -18,7 +18,7 @@ from shared.engine.document import (
     read_document,
 )
 from shared.engine.limits import PROBLEMS_MAX, STEPS_MAX, TIMEOUT_SECONDS_MAX
-from shared.engine.parse_step import StepParser, seconds_of
+from shared.engine.parse_step import StepParser, seconds_of, words_of
 from shared.engine.parse_tool import ToolParser
 from shared.engine.playbook import Arc, OnError, Playbook, Step, bits_of, reachability, trapped
 from shared.engine.templates import names_in
@@ -213,8 +213,14 @@ class _Checker:
             self._indexes.setdefault(step.name, index)
             if step.name in steps:
                 report.add((*path, "step"), f"Duplicate step name: {step.name}")
-            steps.setdefault(step.name, step)
+            steps.setdefault(step.name, self._with_keychain(step))
         return steps
+
+    def _with_keychain(self, step: Step) -> Step:
+        """Return a step that names the keychain with the words of its definitions: the worker renders them for the step."""
+        if "keychain" not in step.mentions or not isinstance(self._data.get("keychain"), list):
+            return step
+        return replace(step, mentions=step.mentions | words_of(self._data["keychain"]))
 
     def _check_targets(self, steps: dict[str, Step]) -> None:
         """Refuse arcs to steps that do not exist; an `end` that is no step ends the branch."""

@@ -41,6 +41,11 @@ def seconds_of(report: Report, value: object, path: Path, *, limit: float) -> fl
     return seconds
 
 
+def words_of(value: object) -> frozenset[str]:
+    """Return every word of what an author wrote: the names that its templates may look up are among them."""
+    return frozenset(_WORD.findall(dumps(value).decode()))
+
+
 class StepParser:
     """Reads the steps of one document."""
 
@@ -97,7 +102,7 @@ class StepParser:
             ),
             continue_on_item_error=item_error == "continue",
             pool=pool,
-            mentions=frozenset(_WORD.findall(dumps([tool.config, list(tool.tasks), given]).decode())),
+            mentions=words_of([tool.config, list(tool.tasks), given]),
             line=report.line(path),
         )
 

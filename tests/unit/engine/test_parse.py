@@ -109,3 +109,14 @@ def test_a_playbook_knows_what_can_still_be_reached() -> None:
     assert playbook.may_reach("a", "c")
     assert not playbook.may_reach("c", "a"), "a way that closes a cycle is not waited for"
     assert playbook.upstream_counts == {"a": 0, "b": 1, "c": 2}
+
+
+def test_a_step_that_names_the_keychain_mentions_what_its_definitions_name() -> None:
+    playbook = parse_playbook(
+        "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: x}\nworkload: {pg_auth: a}\n"
+        "keychain: [{name: db, kind: credential, credential: '{{ pg_auth }}'}]\n"
+        "workflow:\n- {step: a, tool: {kind: python, input: {h: '{{ keychain.db.host }}'}, code: x}}\n"
+        "- {step: b, tool: {kind: noop}}\n"
+    )
+    assert "pg_auth" in playbook.steps["a"].mentions
+    assert "pg_auth" not in playbook.steps["b"].mentions

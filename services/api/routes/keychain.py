@@ -62,19 +62,12 @@ class KeychainBody(Lax):
 
     @model_validator(mode="before")
     @classmethod
-    def _dialect(cls, value: Any) -> Any:
-        """Take the Rust server's names too: `data`, `expires_in`, and everything a secret."""
-        if not isinstance(value, dict) or "token_data" in value or "data" not in value:
-            return value
-        secret = {"credential_type": "secret", "cache_type": "secret", "ttl_seconds": value.get("expires_in")}
-        return {**secret, **value, "token_data": value["data"]}
-
-    @model_validator(mode="before")
-    @classmethod
     def _of_rust(cls, data: object) -> object:
+        """Take the Rust server's names too: `data`, `expires_in`, and everything a secret, as it writes."""
         if not isinstance(data, dict) or "token_data" in data or "data" not in data:
             return data
-        known = {"token_data": data["data"], "credential_type": "generic", "ttl_seconds": data.get("expires_in")}
+        known = {"token_data": data["data"], "credential_type": "secret", "cache_type": "secret"}
+        known["ttl_seconds"] = data.get("expires_in")
         return known | {key: value for key, value in data.items() if value is not None}
 
     @field_validator("expires_at")

@@ -26,3 +26,11 @@ async def shared_api(postgres_server: PostgresServer, nats_server: NatsServer) -
     async with running_api(dsn, nats_url=nats_server.url) as running:
         yield running
     await postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+async def module_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """A migrated database that the tests of a file share: they use names of their own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield await postgres_server.create_database(name, TEMPLATE)
+    await postgres_server.drop_database(name)

@@ -68,15 +68,27 @@ async def serving(issuer: Issuer) -> AsyncIterator[Issuer]:
         await runner.cleanup()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def issuer() -> AsyncIterator[Issuer]:
     async with serving(Issuer()) as made:
         yield made
 
 
+@pytest.fixture(scope="module")
+async def api(module_dsn: str, nats_server: NatsServer, issuer: Issuer) -> AsyncIterator[RunningApi]:
+    async with running_api(module_dsn, nats_url=nats_server.url, **options(issuer)) as running:
+        yield running
+
+
 @pytest.fixture
-async def api(database_dsn: str, nats_server: NatsServer, issuer: Issuer) -> AsyncIterator[RunningApi]:
-    async with running_api(database_dsn, nats_url=nats_server.url, **options(issuer)) as running:
+async def own_issuer() -> AsyncIterator[Issuer]:
+    async with serving(Issuer()) as made:
+        yield made
+
+
+@pytest.fixture
+async def own_api(module_dsn: str, nats_server: NatsServer, own_issuer: Issuer) -> AsyncIterator[RunningApi]:
+    async with running_api(module_dsn, nats_url=nats_server.url, **options(own_issuer)) as running:
         yield running
 
 
@@ -164,8 +176,9 @@ async def test_algorithms_that_trust_the_wrong_key_are_refused(api: RunningApi) 
 
 
 async def test_a_new_key_is_found_and_unknown_ones_do_not_flood_the_issuer(
-    api: RunningApi, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    own_api: RunningApi, own_issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    api, issuer = own_api, own_issuer
     issuer.published = ["rsa"]
     assert (await asked(api, signed("rsa")))[0] == 200
     for _ in range(20):
@@ -177,7 +190,8 @@ async def test_a_new_key_is_found_and_unknown_ones_do_not_flood_the_issuer(
     assert issuer.fetches == 2
 
 
-async def test_an_issuer_that_is_away_is_told_apart_from_a_bad_token(api: RunningApi, issuer: Issuer) -> None:
+async def test_an_issuer_that_is_away_is_told_apart_from_a_bad_token(own_api: RunningApi, own_issuer: Issuer) -> None:
+    api, issuer = own_api, own_issuer
     issuer.is_down = True
     status, answer = await asked(api, signed())
     assert status == 503

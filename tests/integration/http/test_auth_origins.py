@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from services.api.access import AccessSettingsError
 from tests.support.api import RunningApi, running_api
 from tests.support.nats import NatsServer
-
-
-@pytest.fixture
-async def api(database_dsn: str, nats_server: NatsServer) -> AsyncIterator[RunningApi]:
-    """An API as it starts by default: nobody is asked, it listens on loopback."""
-    async with running_api(database_dsn, nats_url=nats_server.url) as running:
-        yield running
 
 
 async def asked(api: RunningApi, headers: dict[str, str], method: str = "GET", path: str = "/api/executions") -> int:
@@ -41,26 +32,28 @@ async def asked(api: RunningApi, headers: dict[str, str], method: str = "GET", p
         ("http://[", 403),
     ],
 )
-async def test_pages_of_other_machines_may_not_call(api: RunningApi, origin: str, status: int) -> None:
-    assert await asked(api, {"Origin": origin}) == status
+async def test_pages_of_other_machines_may_not_call(shared_api: RunningApi, origin: str, status: int) -> None:
+    assert await asked(shared_api, {"Origin": origin}) == status
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    assert await asked(api, preflight, "OPTIONS", "/api/execute") == status
+    assert await asked(shared_api, preflight, "OPTIONS", "/api/execute") == status
 
 
 @pytest.mark.parametrize(
     ("host", "status"),
     [("localhost:8082", 200), ("127.0.0.1", 200), ("[::1]:1", 200), ("evil.example:8082", 403), ("[", 403)],
 )
-async def test_a_name_that_was_bent_to_this_machine_does_not_help(api: RunningApi, host: str, status: int) -> None:
-    assert await asked(api, {"Host": host}) == status
+async def test_a_name_that_was_bent_to_this_machine_does_not_help(
+    shared_api: RunningApi, host: str, status: int
+) -> None:
+    assert await asked(shared_api, {"Host": host}) == status
 
 
-async def test_a_page_of_another_machine_changes_nothing(api: RunningApi, database_dsn: str) -> None:
+async def test_a_page_of_another_machine_changes_nothing(shared_api: RunningApi) -> None:
     headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
     body = b'{"name": "x", "data": {"a": 1}}'
-    async with api.session.post(api.url + "/api/credentials", data=body, headers=headers) as response:
+    async with shared_api.session.post(shared_api.url + "/api/credentials", data=body, headers=headers) as response:
         assert response.status == 403
-    assert (await api.request("GET", "/api/credentials"))[1]["items"] == []
+    assert (await shared_api.request("GET", "/api/credentials"))[1]["items"] == []
 
 
 @pytest.mark.parametrize(
@@ -75,13 +68,13 @@ async def test_a_page_of_another_machine_changes_nothing(api: RunningApi, databa
     ],
 )
 async def test_which_pages_may_call_is_a_setting(
-    database_dsn: str, nats_server: NatsServer, options: dict[str, object], status: int
+    module_dsn: str, nats_server: NatsServer, options: dict[str, object], status: int
 ) -> None:
-    async with running_api(database_dsn, nats_url=nats_server.url, **options) as api:
+    async with running_api(module_dsn, nats_url=nats_server.url, **options) as api:
         assert await asked(api, {"Origin": "https://gui.example"}) == status
 
 
-async def test_a_wrong_origin_stops_the_start(database_dsn: str, nats_server: NatsServer) -> None:
+async def test_a_wrong_origin_stops_the_start(module_dsn: str, nats_server: NatsServer) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(AccessSettingsError, match="NOETL_CORS_ORIGINS"), flatten_subgroups=True):
-        async with running_api(database_dsn, nats_url=nats_server.url, noetl_cors_origins="gui.example"):
+        async with running_api(module_dsn, nats_url=nats_server.url, noetl_cors_origins="gui.example"):
             pass

@@ -13,10 +13,8 @@ import asyncpg
 import pytest
 
 from services.api.access import AccessSettingsError
-from tests.conftest import TEMPLATE
 from tests.support.api import TOKEN, RunningApi, running_api
 from tests.support.nats import NatsServer
-from tests.support.postgres import PostgresServer
 
 Start = Callable[..., AbstractAsyncContextManager[RunningApi]]
 ADMIN = "admin-token-of-the-tests-0123456789"
@@ -35,25 +33,17 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-async def dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
-    """A migrated database shared by this file: tests use token names of their own."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield await postgres_server.create_database(name, TEMPLATE)
-    await postgres_server.drop_database(name)
-
-
-@pytest.fixture(scope="module")
-async def api(dsn: str, nats_server: NatsServer) -> AsyncIterator[RunningApi]:
+async def api(module_dsn: str, nats_server: NatsServer) -> AsyncIterator[RunningApi]:
     """An API that asks for tokens, shared by this file."""
     options = {"noetl_auth_mode": "token", "noetl_admin_token": ADMIN}
-    async with running_api(dsn, nats_url=nats_server.url, **options) as running:
+    async with running_api(module_dsn, nats_url=nats_server.url, **options) as running:
         yield running
 
 
 @pytest.fixture
-def start(dsn: str, nats_server: NatsServer) -> Start:
+def start(module_dsn: str, nats_server: NatsServer) -> Start:
     """Start an API with settings of its own on the shared database."""
-    return partial(running_api, dsn, nats_url=nats_server.url)
+    return partial(running_api, module_dsn, nats_url=nats_server.url)
 
 
 async def made(api: RunningApi, role: str, name: str | None = None, **body: object) -> dict[str, str]:
@@ -150,7 +140,7 @@ async def test_the_internal_token_is_a_workers_token_and_an_admin_sees_internals
     assert (await api.request("GET", "/api/internal/dead-letters", headers=bearer(ADMIN)))[0] == 200
 
 
-async def test_only_a_hash_is_stored_and_lists_show_no_secret(api: RunningApi, start: Start, dsn: str) -> None:
+async def test_only_a_hash_is_stored_and_lists_show_no_secret(api: RunningApi, start: Start, module_dsn: str) -> None:
     token = await made(api, "viewer", "hashed")
     status, listed = await api.request("GET", "/api/tokens", headers=bearer(ADMIN))
     assert status == 200
@@ -158,7 +148,7 @@ async def test_only_a_hash_is_stored_and_lists_show_no_secret(api: RunningApi, s
     assert listed["tokens"][0]["created_by"] == "bootstrap:admin"
     secret = token["token"].split("_", 2)[2]
     assert secret not in str(listed)
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(module_dsn)
     rows = await connection.fetch("SELECT t::text AS row FROM noetl.api_token t")
     await connection.close()
     assert rows
@@ -178,10 +168,10 @@ async def test_two_tokens_of_a_name_are_active_so_that_one_can_follow_the_other(
     await made(api, "viewer", "turn")
 
 
-async def test_an_expired_token_opens_nothing(api: RunningApi, start: Start, dsn: str) -> None:
+async def test_an_expired_token_opens_nothing(api: RunningApi, start: Start, module_dsn: str) -> None:
     token = await made(api, "viewer", ttl_seconds=3600)
     assert (await api.request("GET", "/api/executions", headers=bearer(token["token"])))[0] == 200
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(module_dsn)
     await connection.execute(
         "UPDATE noetl.api_token SET expires_at = now() - interval '1 second' WHERE token_id = $1", token["token_id"]
     )
@@ -191,7 +181,7 @@ async def test_an_expired_token_opens_nothing(api: RunningApi, start: Start, dsn
 
 
 async def test_a_token_made_by_one_replica_opens_the_other_and_its_use_is_noted(
-    api: RunningApi, start: Start, dsn: str
+    api: RunningApi, start: Start, module_dsn: str
 ) -> None:
     options = {"noetl_auth_mode": "token", "noetl_admin_token": ADMIN, "noetl_auth_refresh_seconds": 0.1}
     async with start(**options) as other:
@@ -231,20 +221,22 @@ async def test_writes_are_in_the_audit_trail_with_their_actor_and_reads_are_not(
     assert [row["execution_id"] for row in found["rows"]] == [77]
 
 
-async def test_the_worker_protocol_and_refusals_are_counted_and_stored_at_the_end(start: Start, dsn: str) -> None:
+async def test_the_worker_protocol_and_refusals_are_counted_and_stored_at_the_end(
+    start: Start, module_dsn: str
+) -> None:
     async with start(noetl_auth_mode="token") as api:
         for _ in range(3):
             body = {"name": "nobody"}
             await api.request("POST", "/api/worker/pool/heartbeat", body, headers=bearer(TOKEN))
             await api.request("POST", "/api/execute", {"path": "x"})
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(module_dsn)
     rows = await connection.fetch("SELECT actor, route, status, calls FROM noetl.audit ORDER BY route")
     await connection.close()
     assert ("anonymous", "/api/execute", 401, 3) in [tuple(row) for row in rows]
     assert ("service", "/api/worker/pool/heartbeat", 404, 3) in [tuple(row) for row in rows]
 
 
-async def test_a_client_that_asks_too_often_is_told_when_to_come_back(start: Start, dsn: str) -> None:
+async def test_a_client_that_asks_too_often_is_told_when_to_come_back(start: Start, module_dsn: str) -> None:
     options = {"noetl_rate_limit_per_second": 0.01, "noetl_rate_limit_burst_seconds": 200}
     async with start(noetl_auth_mode="token", noetl_admin_token=ADMIN, **options) as api:
         token = bearer((await made(api, "viewer"))["token"])
@@ -261,7 +253,7 @@ async def test_a_client_that_asks_too_often_is_told_when_to_come_back(start: Sta
         assert failures == [401, 401, 429]
 
 
-async def test_bodies_of_clients_can_be_kept_smaller_than_those_of_workers(start: Start, dsn: str) -> None:
+async def test_bodies_of_clients_can_be_kept_smaller_than_those_of_workers(start: Start, module_dsn: str) -> None:
     async with start(noetl_auth_mode="token", noetl_admin_token=ADMIN, noetl_max_body_bytes_clients=2048) as api:
         operator = bearer((await made(api, "operator"))["token"])
         body = {"path": "x", "payload": {"text": "y" * 4096}}
@@ -269,7 +261,7 @@ async def test_bodies_of_clients_can_be_kept_smaller_than_those_of_workers(start
         assert (await api.request("POST", "/api/execute", body, headers=bearer(TOKEN)))[0] == 404
 
 
-async def test_metrics_and_documents_can_be_closed(start: Start, dsn: str) -> None:
+async def test_metrics_and_documents_can_be_closed(start: Start, module_dsn: str) -> None:
     async with start(noetl_auth_mode="token", noetl_admin_token=ADMIN, noetl_auth_public="none") as api:
         for path in ("/metrics", "/docs", "/openapi.json"):
             async with api.session.get(api.url + path) as response:
@@ -279,7 +271,7 @@ async def test_metrics_and_documents_can_be_closed(start: Start, dsn: str) -> No
         assert (await api.request("GET", "/readyz"))[0] == 200
 
 
-async def test_off_asks_nobody_but_tokens_are_not_handed_out_to_anybody(start: Start, dsn: str) -> None:
+async def test_off_asks_nobody_but_tokens_are_not_handed_out_to_anybody(start: Start, module_dsn: str) -> None:
     async with start(noetl_admin_token=ADMIN) as api:
         assert (await api.request("GET", "/api/executions", headers=bearer("a gateway's session")))[0] == 200
         assert (await api.request("GET", "/api/tokens"))[0] == 401
@@ -287,7 +279,7 @@ async def test_off_asks_nobody_but_tokens_are_not_handed_out_to_anybody(start: S
         assert (await api.request("GET", "/api/internal/audit"))[0] == 403
 
 
-async def test_the_internal_token_can_be_changed_without_a_gap(start: Start, dsn: str) -> None:
+async def test_the_internal_token_can_be_changed_without_a_gap(start: Start, module_dsn: str) -> None:
     async with start(noetl_internal_api_token_previous="the-old-one") as api:
         for token, expected in ((TOKEN, 200), ("the-old-one", 200), ("another", 403)):
             path = "/api/internal/outbox/pending-count"
@@ -314,7 +306,7 @@ async def test_settings_that_would_leave_the_door_open_stop_the_start(
     assert text in str(error)
 
 
-async def test_off_can_be_said_twice(start: Start, dsn: str) -> None:
+async def test_off_can_be_said_twice(start: Start, module_dsn: str) -> None:
     async with start(noetl_host="0.0.0.0", noetl_auth_off_confirmed=True) as api:
         assert (await api.request("GET", "/api/executions"))[0] == 200
 

@@ -123,10 +123,12 @@ async def test_a_server_of_another_region_gets_a_credential_sealed_for_its_worke
         ("python", "", 422),
     ],
 )
-async def test_without_a_key_nothing_is_sealed(api: RunningApi, runtime: object, query: str, status: int) -> None:
-    await save(api)
-    await register(api, "w", runtime)
-    found, answer = await api.request("GET", f"/api/credentials/db/sealed{query}")
+async def test_without_a_key_nothing_is_sealed(
+    shared_api: RunningApi, runtime: object, query: str, status: int
+) -> None:
+    await save(shared_api)
+    await register(shared_api, "w", runtime)
+    found, answer = await shared_api.request("GET", f"/api/credentials/db/sealed{query}")
     assert found == status, answer
     assert "planted" not in str(answer)
 
@@ -199,13 +201,15 @@ async def test_expired_entries_answer_as_the_original_and_are_purged(api: Runnin
         ("shared", "shared", "tok:{}:shared:9"),
     ],
 )
-async def test_scopes_go_by_the_names_of_playbooks_too(api: RunningApi, scope: str, stored: str, key: str) -> None:
-    _, entry = await api.request("POST", "/api/catalog/register", {"content": PLAYBOOK})
+async def test_scopes_go_by_the_names_of_playbooks_too(
+    shared_api: RunningApi, scope: str, stored: str, key: str
+) -> None:
+    _, entry = await shared_api.request("POST", "/api/catalog/register", {"content": PLAYBOOK})
     path = f"/api/keychain/{entry['catalog_id']}/tok"
     body = {"token_data": {"t": "x"}, "credential_type": "bearer", "scope_type": scope, "execution_id": 9}
-    status, answer = await api.request("POST", path, body)
+    status, answer = await shared_api.request("POST", path, body)
     assert (status, answer["cache_key"]) == (200, key.format(entry["catalog_id"]))
-    _, answer = await api.request("GET", f"{path}?scope_type={stored}&execution_id=9")
+    _, answer = await shared_api.request("GET", f"{path}?scope_type={stored}&execution_id=9")
     assert (answer["status"], answer["scope_type"]) == ("success", stored)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import logging
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from services.api.auth.roles import Access
 from services.api.http import Call, HttpError, RouteTable, reply, unprocessable
-from services.api.inputs import OptionalKey
+from services.api.inputs import Key, OptionalKey
 from services.api.models import NAME_MAX, Lax, Text, storable
 from services.api.store.queries import queries
 from services.api.user_sql import Place, StatementError, place_of_credential, valid_dsn
@@ -80,6 +80,20 @@ class SessionReply(BaseModel):
     user: SessionUser | None
     expires_at: str | None
     error: str | None
+
+
+class AccessBody(SessionBody):
+    """Body of `POST /api/auth/check-playbook-access`."""
+
+    playbook_path: Key
+    action: Literal["execute", "view", "modify"] = "execute"
+
+
+class AccessReply(BaseModel):
+    """Answer of `POST /api/auth/check-playbook-access`: `data.allowed`, whose session it is, and why."""
+
+    status: str
+    data: dict[str, Any]
 
 
 class WeatherReply(BaseModel):
@@ -170,6 +184,34 @@ async def validate_session(call: Call) -> web.StreamResponse:
     row = answer.rows[0]
     user = {key: row[key] for key in ("user_id", "email", "display_name", "roles")}
     return reply({**document, "valid": True, "user": user, "expires_at": row["expires_at"]})
+
+
+@routes.add(
+    "POST",
+    "/api/auth/check-playbook-access",
+    "May the owner of a session run a playbook?",
+    role=Access.RUNNER,
+    body=AccessBody,
+    response=AccessReply,
+    errors=(400, 404, 503),
+)
+async def check_playbook_access(call: Call) -> web.StreamResponse:
+    """Decide by the roles in the users' own database, as the playbook of the same name does."""
+    body: AccessBody = call.body
+    place = await place_of_credential(call, body.credential or "pg_auth")
+    parameters = [body.session_token, body.playbook_path, body.action]
+    data: dict[str, Any] = {"allowed": False, "playbook_path": body.playbook_path, "action": body.action}
+    try:
+        answer = await call.context.user_sql.run(place, _SQL["playbook_access"], parameters=parameters)
+    except StatementError as error:
+        return reply({"status": "error", "data": {**data, "error": str(error), "message": "Access check failed"}})
+    if not answer.rows:
+        return reply({"status": "success", "data": {**data, "message": "Access denied - no active session"}})
+    row = answer.rows[0]
+    user = {key: row[key] for key in ("user_id", "email", "display_name")}
+    granted = row["allowed"] is True
+    message = f"Access granted to {body.action} playbook" if granted else "Access denied - insufficient permission"
+    return reply({"status": "success", "data": {**data, "allowed": granted, "user": user, "message": message}})
 
 
 @routes.add(

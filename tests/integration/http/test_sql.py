@@ -140,7 +140,12 @@ async def users(api: RunningApi) -> str:
     """Name of a credential of a database that has the gateway's schema `auth`."""
     connection = await asyncpg.connect(api.dsn)
     await connection.execute(
-        "CREATE SCHEMA IF NOT EXISTS auth; DROP TABLE IF EXISTS auth.sessions, auth.user_roles, auth.users, auth.roles;"
+        "CREATE SCHEMA IF NOT EXISTS auth; DROP TABLE IF EXISTS auth.sessions, auth.user_roles, auth.users, auth.roles,"
+        " auth.playbook_permissions;"
+        "CREATE TABLE auth.playbook_permissions (role_id int, playbook_path varchar(500), allow_pattern varchar(500),"
+        " deny_pattern varchar(500), can_execute bool, can_view bool, can_modify bool);"
+        "INSERT INTO auth.playbook_permissions VALUES (1, 'a/b', null, null, true, true, false),"
+        " (2, 'former/x', null, null, true, true, true), (3, null, 'tools/%', 'tools/secret%', true, null, null);"
         "CREATE TABLE auth.users (user_id serial PRIMARY KEY, email varchar(255), display_name varchar(255), is_active bool);"
         "CREATE TABLE auth.roles (role_id serial PRIMARY KEY, role_name varchar(100));"
         "CREATE TABLE auth.user_roles (user_id int, role_id int, expires_at timestamp);"
@@ -189,6 +194,34 @@ async def test_a_session_is_validated_in_the_users_database(api: RunningApi, use
         ({"session_token": "x", "credential": "half"}, 400),
     ):
         assert (await api.request("POST", path, body))[0] == expected
+
+
+async def test_access_to_a_playbook_follows_the_roles_of_the_session(api: RunningApi, users: str) -> None:
+    path = "/api/auth/check-playbook-access"
+
+    async def ask(**body: Any) -> dict[str, Any]:
+        status, answer = await api.request("POST", path, {"session_token": "good", "credential": users, **body})
+        assert (status, answer["status"]) == (200, "success")
+        return dict(answer["data"])
+
+    for playbook, action, allowed in (
+        ("a/b", "execute", True),
+        ("a/b", "view", True),
+        ("a/b", "modify", False),
+        ("tools/x", "execute", True),
+        ("tools/x", "view", False),
+        ("tools/secret/x", "execute", False),
+        ("former/x", "execute", False),
+        ("else", "execute", False),
+    ):
+        answer = await ask(playbook_path=playbook, action=action)
+        assert (answer["allowed"], answer["user"]["email"]) == (allowed, "ada@example.org"), (playbook, action)
+    assert (await ask(playbook_path="a/b"))["message"] == "Access granted to execute playbook"
+    answer = await ask(playbook_path="a/b", session_token="old")
+    assert (answer["allowed"], answer["message"]) == (False, "Access denied - no active session")
+    for wrong, place in (({}, "playbook_path"), ({"playbook_path": "x", "action": "eat"}, "action")):
+        status, answer = await api.request("POST", path, {"session_token": "good", **wrong})
+        assert (status, answer["detail"][0]["loc"]) == (422, ["body", place])
 
 
 async def test_sql_runs_on_the_database_of_a_credential(api: RunningApi, users: str) -> None:

@@ -33,3 +33,22 @@ SELECT id::text AS id, alert_cities, alert_count, execution_id::text AS executio
  WHERE execution_id::text = $1
  ORDER BY created_at DESC
  LIMIT 1;
+
+-- name: playbook_access
+-- May the owner of a session do this to a playbook? By the rule of the playbook `check_playbook_access`.
+-- $1 session token text, $2 playbook path text, $3 action text: execute, view or modify
+SELECT u.user_id, u.email, COALESCE(u.display_name, u.email) AS display_name,
+       EXISTS (
+           SELECT 1
+             FROM auth.user_roles ur
+             JOIN auth.playbook_permissions p ON p.role_id = ur.role_id
+            WHERE ur.user_id = u.user_id
+              AND (ur.expires_at IS NULL OR ur.expires_at > now())
+              AND (p.playbook_path = $2 OR $2 LIKE p.allow_pattern)
+              AND (p.deny_pattern IS NULL OR $2 NOT LIKE p.deny_pattern)
+              AND CASE $3::text WHEN 'execute' THEN p.can_execute WHEN 'view' THEN p.can_view ELSE p.can_modify END
+       ) AS allowed
+  FROM auth.sessions s
+  JOIN auth.users u ON u.user_id = s.user_id
+ WHERE s.session_token = $1 AND s.is_active AND s.expires_at > now() AND u.is_active
+ LIMIT 1;

@@ -57,6 +57,18 @@ class AuditTrail:
         else:
             self.record(_counted_row(kind, 1))
 
+    async def _store(self, batch: list[AuditRow]) -> None:
+        """Store rows; one that the database refuses is lost alone, so that it does not hold up the others."""
+        try:
+            await store.insert(self._database, batch)
+        except (asyncpg.DataError, ValueError) as error:  # the driver's own refusals are ValueErrors
+            if len(batch) == 1:
+                AUDIT_LOST.inc()
+                log.error("audit row lost", extra={"error": type(error).__name__, "route": batch[0].route})  # noqa: TRY400 - it would repeat the row
+                return
+            for row in batch:
+                await self._store([row])
+
     async def flush(self, *, counts: bool = False) -> None:
         """Store what waits; with `counts` also the counted calls. Rows that cannot be stored are kept for the next time."""
         async with self._storing:
@@ -67,7 +79,7 @@ class AuditTrail:
             while self._rows:
                 batch = self._rows[:BATCH_ROWS]
                 try:
-                    await store.insert(self._database, batch)
+                    await self._store(batch)
                 except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                     log.warning("audit rows wait", extra={"error": type(error).__name__, "rows": len(self._rows)})
                     return

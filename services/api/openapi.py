@@ -116,6 +116,8 @@ def _operation(spec: RouteSpec, schemas: Mapping[type[BaseModel], Mapping[str, A
         }
     operation["security"] = _SECURITY.get(spec.role, _BY_TOKEN)
     operation["x-playhead-role"] = spec.role.value
+    if spec.elevated is not None:
+        operation["x-playhead-elevated"] = {spec.elevated[0]: spec.elevated[1].value}
     gate = () if spec.internal or spec.role is Access.PUBLIC else GATE_ANSWERS
     edge = {
         *EDGE_ANSWERS,

@@ -199,7 +199,8 @@ class OidcVerifier:
         name = claims.get(self._options.name_claim)
         if not isinstance(name, str) or not name:
             raise _invalid(f"its claim {self._options.name_claim} names nobody")
-        actor = Actor(kind="oidc", name=name[:NAME_CHARS_MAX], roles=roles_of(claims, self._options))
+        shown = "".join(character if character.isprintable() else "?" for character in name[:NAME_CHARS_MAX])
+        actor = Actor(kind="oidc", name=shown, roles=roles_of(claims, self._options))
         until = min(time.time() + REMEMBERED_SECONDS, float(claims["exp"]) + self._options.leeway_seconds)
         self._remembered[digest] = (actor, until)
         if len(self._remembered) > REMEMBERED_MAX:

@@ -153,6 +153,12 @@ async def test_a_token_that_is_off_in_one_thing_is_refused(api: RunningApi, chan
     assert reason in answer["detail"]
 
 
+async def test_a_name_cannot_forge_a_log_line(api: RunningApi) -> None:
+    status, answer = await asked(api, signed(sub="eve\n{actor: root}\ud800"), "GET", "/api/tokens")
+    assert status == 403
+    assert "oidc:eve?{actor: root}? has operator" in answer["detail"]
+
+
 async def test_clocks_may_differ_a_little(api: RunningApi) -> None:
     assert (await asked(api, signed(exp=int(time.time()) - 5)))[0] == 200
     assert (await asked(api, signed(nbf=int(time.time()) + 5)))[0] == 200

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from jinja2 import Template, Undefined, meta, nodes
 from jinja2 import TemplateError as JinjaError
+from jinja2.environment import TemplateExpression
 
 from shared.engine.budget import (
     TemplateError,
@@ -43,6 +44,10 @@ _FALSE_TEXTS = frozenset({"", "false", "0", "no", "none"})  # the original's tru
 _PATH = re.compile(
     r"(?!(?:true|false|none|True|False|None|not|loop)\b)[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
 )
+_GO_PART = re.compile(
+    r"\{\{-?\s*(?:[.$]|(?:range|with|if|json|len|index|printf|println|join)\s+[.$\"])[^{}]*\}\}"
+)  # of Go's templates, as in `docker ps --format '{{.Names}}'`: no expression of ours begins so
+_GO_END = re.compile(r"\{\{-?\s*(?:end|else)\s*-?\}\}")
 _FAILURES = (
     JinjaError,
     ArithmeticError,
@@ -122,17 +127,28 @@ def deferred_paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tup
                 yield from deferred_paths(item, (*path, index))
 
 
+def _without_go(text: str) -> str:
+    """Return a template whose parts in Go's language are literal text: they are meant for the command that gets them."""
+    if _GO_PART.search(text) is None:
+        return text
+    for part in (_GO_PART, _GO_END):
+        text = part.sub(lambda found: "{% raw %}" + found[0] + "{% endraw %}", text)
+    return text
+
+
 @lru_cache(maxsize=TEMPLATE_CACHE_MAX)
 def _compiled(text: str) -> tuple[Any, Template | None]:
     """Return (expression, None) for a lone expression, else (None, template)."""
     if len(text) > TEMPLATE_CHARS_MAX:
         raise refuse(f"a template has at most {TEMPLATE_CHARS_MAX} characters")
+    text = _without_go(text)
     stripped = text.strip()
     if stripped.startswith("{{") and stripped.endswith("}}"):
-        try:
-            return _environment.compile_expression(_inner(stripped), undefined_to_none=False), None
-        except JinjaError:
-            pass  # `{{ a }} and {{ b }}` is no expression: text
+        match _environment.parse(stripped).body:
+            case [nodes.Output(nodes=[expression])] if not isinstance(expression, nodes.TemplateData):
+                named = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
+                template = _environment.from_string(nodes.Template([named], lineno=1))
+                return TemplateExpression(template, undefined_to_none=False), None
     return None, _environment.from_string(text)
 
 

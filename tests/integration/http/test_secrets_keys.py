@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable
@@ -113,6 +114,24 @@ async def test_rotation_leaves_out_rows_that_others_work_on_and_does_them_later(
         assert (await status_of(api))["credential"] == {"old": 1, "new": 1}
         assert (await rotate(api))["credential"]["rewrapped"] == 1
     await connection.close()
+
+
+async def test_rotation_runs_beside_writes_and_other_rotations(start: Start) -> None:
+    async with start(OLD) as api:
+        for number in range(20):
+            await save(api, f"db{number}", "old value")
+    async with start(f"{NEW},{OLD}") as api:
+        async with asyncio.TaskGroup() as group:
+            for number in range(0, 20, 2):
+                group.create_task(save(api, f"db{number}", "new value"))
+            for _ in range(3):
+                group.create_task(rotate(api, batch_size=3))
+        await rotate(api)
+        assert (await status_of(api))["credential"] == {"new": 20}
+    async with start(NEW) as api:
+        for number in range(20):
+            expected = "old value" if number % 2 else "new value"
+            assert await read(api, f"db{number}") == (200, {"password": expected})
 
 
 async def test_older_keys_are_replaced_in_the_background_but_the_originals_forms_only_on_request(

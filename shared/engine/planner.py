@@ -155,7 +155,7 @@ class Planner:
         for arc in step.arcs:
             if failed and not arc.sees_errors and self._playbook.on_error != "continue":
                 continue
-            if not self._holds(arc, names, record):
+            if not self._holds(arc.when, names, record, place=f"arc to '{arc.target or 'end'}'"):
                 continue
             record["handled"] = record["handled"] or (failed and arc.sees_errors)
             chosen.append(arc)
@@ -163,21 +163,21 @@ class Planner:
                 break
         return chosen
 
-    def _holds(self, arc: Arc, names: Mapping[str, Any], record: dict[str, Any]) -> bool:
-        """Whether a condition holds; one that cannot be evaluated does not, and leaves a diagnostic.
+    @staticmethod
+    def _holds(when: str | None, names: Mapping[str, Any], record: dict[str, Any], *, place: str) -> bool:
+        """Whether a condition holds; one that cannot be evaluated does not, and leaves a diagnostic in `record`.
 
         Raises:
             TemplateError: what it looks at is lost, or, when strict, undefined.
         """
-        if arc.when is None:
+        if when is None:
             return True
         try:
-            return render_condition(arc.when, names)
+            return render_condition(when, names)
         except UnusableError as error:
-            raise TemplateError(f"arc to '{arc.target or 'end'}': {error}") from error
+            raise TemplateError(f"{place}: {error}") from error
         except TemplateError as error:
-            text = f"arc to '{arc.target or 'end'}': {error}"
-            record.setdefault("diagnostics", []).append(text[:DIAGNOSTIC_CHARS_MAX])
+            record.setdefault("diagnostics", []).append(f"{place}: {error}"[:DIAGNOSTIC_CHARS_MAX])
             return False
 
     # --- entering --------------------------------------------------------------------------------------------------
@@ -205,10 +205,11 @@ class Planner:
         try:
             if epoch > EPOCHS_MAX:
                 raise TemplateError(f"step '{name}' was entered {EPOCHS_MAX} times: its cycle does not end")
-            if not self._is_admitted(step, names):
-                self._pass(name, epoch, "step.skipped", "SKIPPED")
+            own: dict[str, Any] = {"epoch": epoch}
+            if not self._is_admitted(step, names, own):
+                self._pass(name, own, "step.skipped", "SKIPPED")
             elif step.tool_kind is None:
-                self._pass(name, epoch, "step.exit", "COMPLETED")
+                self._pass(name, own, "step.exit", "COMPLETED")
             elif step.loop is not None:
                 self._start_loop(step, epoch, names)
             else:
@@ -219,22 +220,21 @@ class Planner:
         if step.timeout_seconds is not None and run.status == "running":
             self._timer(name, timeout_purpose(epoch), step.timeout_seconds)
 
-    @staticmethod
-    def _is_admitted(step: Step, names: Mapping[str, Any]) -> bool:
-        if step.when is not None and not render_condition(step.when, names):
+    def _is_admitted(self, step: Step, names: Mapping[str, Any], own: dict[str, Any]) -> bool:
+        if not self._holds(step.when, names, own, place=f"step '{step.name}', when"):
             return False
         for rule in step.admit:
-            if rule.when is None or render_condition(rule.when, names):
+            if self._holds(rule.when, names, own, place=f"step '{step.name}', admit"):
                 return rule.allow
         return True
 
-    def _pass(self, name: str, epoch: int, event_type: str, status: str) -> None:
+    def _pass(self, name: str, own: Mapping[str, Any], event_type: str, status: str) -> None:
         """Leave a step without a command: it is skipped, or has no tool."""
         self.flush()
-        meta = {ROUTING_KEY: {"epoch": epoch}}
+        meta = {ROUTING_KEY: own}
         effect = AppendEvent(event_type=event_type, node_name=name, node_type="step", status=status, meta=meta)
         self.effects.append(effect)
-        self.state = fold_passed(self.state, name, epoch, self._folded(effect))
+        self.state = fold_passed(self.state, name, own["epoch"], self._folded(effect))
 
     def _fail(self, name: str, own: Mapping[str, Any], error: str) -> None:
         """End an item or a whole step as failed without a command having said so."""

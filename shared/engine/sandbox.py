@@ -54,7 +54,10 @@ def _bound_format(pattern: str, arguments: Any = ()) -> None:
 
 
 class Missing(ChainableUndefined):
-    """What is not defined: empty text, false, no items; arithmetic with it fails. Every use is noted."""
+    """What is not defined: empty text, false, no items, not more or less than anything; arithmetic with it fails.
+
+    Every use is noted.
+    """
 
     __slots__ = ()
 
@@ -84,6 +87,11 @@ class Missing(ChainableUndefined):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def _orders(self, _: object) -> bool:
+        self._note()
+        return False
+
+    __lt__ = __le__ = __gt__ = __ge__ = _orders  # type: ignore[assignment]  # in place of what raises
     __hash__ = ChainableUndefined.__hash__
 
 

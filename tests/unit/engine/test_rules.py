@@ -106,6 +106,15 @@ def test_rules_of_admission(reason: str, rules: str, runs: bool) -> None:
     assert run.types("a")[:1] == (["command.issued"] if runs else ["step.skipped"])
 
 
+def test_a_condition_of_a_step_that_fails_does_not_hold_and_leaves_a_diagnostic() -> None:
+    rules = ", spec: {policy: {admit: {rules: [{when: '{{ 1 / 0 }}', then: {allow: false}}]}}}"
+    run = Simulation(document(step("a", "b", more=", when: '{{ 1 / 0 }}'"), step("b")))
+    (skipped,) = (event for event in run.log if event.type == "step.skipped")
+    assert skipped.meta["playhead"]["diagnostics"] == ["step 'a', when: {{ 1 / 0 }}: division by zero"]
+    assert run.state.status == "COMPLETED"
+    assert Simulation(document(step("a", more=rules))).issued() == ["a"], "a rule that fails does not match"
+
+
 def test_a_chain_of_skipped_steps_lets_the_join_go_on() -> None:
     run = Simulation(
         document(

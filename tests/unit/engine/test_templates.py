@@ -155,6 +155,10 @@ def test_templates_are_rendered_at_every_depth_and_keys_are_left_alone() -> None
         ("a statement that makes true", "{% if n %}true{% else %}false{% endif %}", True),
         ("a statement that makes false", "{% if n > 9 %}true{% else %}false{% endif %}", False),
         ("undefined equals nothing", "{{ nowhere == 'x' }}", False),
+        ("undefined is not more", "{{ nowhere > 3 }}", False),
+        ("undefined is not less", "{{ nowhere < 3 }}", False),
+        ("nothing is more than undefined", "{{ 3 >= nowhere }}", False),
+        ("another part of the condition counts", "{{ nowhere > 3 or n == 5 }}", True),
         ("undefined is not something", "{{ nowhere != 'x' }}", True),
     ],
 )

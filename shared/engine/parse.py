@@ -30,14 +30,16 @@ _OUTCOME_NAMES = frozenset(("event", "output", "outcome", "error", "result", "re
 
 
 def parse_playbook(content: str) -> Playbook:
-    """Return the playbook.
+    """Return the playbook of a document that runs: it has been checked, so warnings are not looked for, strict or not.
 
     Raises:
-        PlaybookError: with every problem found, `PROBLEMS_MAX` at most.
+        PlaybookError: with every error found, `PROBLEMS_MAX` at most.
     """
-    playbook, problems = check_playbook(content)
-    if playbook is None:
-        raise PlaybookError([problem for problem in problems if problem.severity == "error"])
+    checker = _Checker(read_document(content))
+    playbook = checker.playbook(warnings=False)
+    errors = [problem for problem in checker.report.problems if problem.severity == "error"]
+    if playbook is None or errors:
+        raise PlaybookError(_bounded(errors))
     return playbook
 
 
@@ -84,7 +86,7 @@ class _Checker:
         self.report = Report(document)
         self.strict = False
 
-    def playbook(self) -> Playbook | None:
+    def playbook(self, *, warnings: bool = True) -> Playbook | None:
         data, report = self._data, self.report
         if data.get("apiVersion") not in API_VERSIONS:
             expected = ", ".join(API_VERSIONS)
@@ -115,8 +117,9 @@ class _Checker:
         self._check_targets(steps)
         if report.has_errors:
             return None
-        self._check_flow(steps, entry)
-        check_names(report, self._data, steps)
+        if warnings:
+            self._check_flow(steps, entry)
+            check_names(report, self._data, steps)
         reach, upstream = reachability(steps, entry)
         return Playbook(
             name=str(name),

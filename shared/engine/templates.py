@@ -189,6 +189,9 @@ def needed_names(text: str, *, condition: bool = False) -> frozenset[str]:
     """
     if not has_template(text) and not condition:
         return frozenset()
+    path = _PATH.fullmatch(_inner(text.strip()) if has_template(text) else text.strip())
+    if path is not None:  # most templates are one path
+        return frozenset({path[0].partition(".")[0]}) - _environment.globals.keys()
     try:
         parsed = _environment.parse(text if has_template(text) else f"{{{{ {text} }}}}")
     except JinjaError:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shared.engine.document import Path, Report, did_you_mean
+from shared.engine.limits import PROBLEMS_MAX
 from shared.engine.outcome import bare_key
 from shared.engine.templates import needed_names
 
@@ -27,7 +28,7 @@ _ALWAYS = frozenset((  # engine_spec.md section 2.5, both lines
 
 
 def check_names(report: Report, data: Mapping[str, Any], steps: Iterable[str]) -> None:
-    """Warn about names that nothing defines, once per place."""
+    """Warn about names that nothing defines, once per name, where it stands first; `PROBLEMS_MAX` of them."""
     workload, workflow, workbook = (data.get(key) for key in ("workload", "workflow", "workbook"))
     known = {
         *_ALWAYS,
@@ -36,16 +37,18 @@ def check_names(report: Report, data: Mapping[str, Any], steps: Iterable[str]) -
         *_defined(workflow),
         *_defined(workbook),
     }
+    told: set[str] = set()
     for key, value in (("workflow", workflow), ("workbook", workbook)):
         for path, text in _texts(value, (key,)):
-            condition = path[-1] in _CONDITIONS
-            for name in sorted(needed_names(text, condition=condition) - known):
-                if not name.startswith("__"):  # bookkeeping of cursors and loops
-                    more = did_you_mean(name, sorted(known))
-                    text = (
-                        f"nothing in this playbook defines '{name}': give it a value in `workload`, or a default{more}"
-                    )
-                    report.warn(path, text)
+            for name in sorted(needed_names(text, condition=path[-1] in _CONDITIONS) - known - told):
+                if name.startswith("__"):  # bookkeeping of cursors and loops
+                    continue
+                more = did_you_mean(name, known)
+                words = f"nothing in this playbook defines '{name}': give it a value in `workload`, or a default{more}"
+                report.warn(path, words)
+                told.add(name)
+                if len(told) >= PROBLEMS_MAX:
+                    return
 
 
 def _defined(value: Any) -> Iterator[str]:

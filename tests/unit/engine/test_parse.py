@@ -120,3 +120,12 @@ def test_a_step_that_names_the_keychain_mentions_what_its_definitions_name() -> 
     )
     assert "pg_auth" in playbook.steps["a"].mentions
     assert "pg_auth" not in playbook.steps["b"].mentions
+
+
+def test_a_document_that_was_stored_runs_whatever_is_warned_of_today() -> None:
+    text = (
+        "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: x}\nexecutor: {spec: {strict: true}}\n"
+        "workflow:\n- {step: a, retrys: 3, tool: {kind: noop, input: {v: '{{ nowhere }}'}}}\n"
+    )
+    assert check_playbook(text)[0] is None
+    assert parse_playbook(text).strict

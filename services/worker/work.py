@@ -15,6 +15,7 @@ from services.worker.cursor import KIND as CURSOR
 from services.worker.cursor import run_slot
 from services.worker.limits import SEQUENCE_VARIABLES_MAX_BYTES
 from services.worker.outcome import Outcome, outcome_of, sequence_outcome
+from services.worker.plain import to_plain
 from services.worker.scope import CommandScope
 from services.worker.select import selecting, with_selected
 from services.worker.sequence import KIND as SEQUENCE
@@ -37,7 +38,7 @@ async def run_tool_command(scope: CommandScope) -> Outcome:
     try:
         output = await scope.call(command.kind, config, source["input"], {**scope.names, **source["input"]})
     except ToolError as error:
-        return outcome_of(error.to_response())
+        return outcome_of(to_plain(error.to_response()))
     select = selecting(config)
     outcome = outcome_of(with_selected(output, select), select)
     return replace(outcome, error=None) if command.kind == "agent" else outcome  # its failure is an answer

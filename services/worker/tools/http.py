@@ -197,7 +197,7 @@ async def run(call: ToolCall, box: ToolBox) -> dict[str, Any]:
     data = _parsed(response, body, str(call.config.get("response_type") or "").lower())
     output = {
         "status_code": response.status,
-        "headers": {name: ", ".join(response.headers.getall(name)) for name in response.headers},
+        "headers": {str(name): ", ".join(response.headers.getall(name)) for name in response.headers},
         "url": str(response.url),
         "elapsed": round(time.monotonic() - began, 6),
         "data": data,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -31,7 +32,8 @@ async def url() -> AsyncIterator[str]:
         )
 
     async def status(request: web.Request) -> web.Response:
-        return web.json_response({"why": "test"}, status=int(request.match_info["code"]))
+        headers = {"Retry-After": "1"}
+        return web.json_response({"why": "test"}, status=int(request.match_info["code"]), headers=headers)
 
     async def text(_: web.Request) -> web.Response:
         return web.Response(text="héllo")
@@ -120,6 +122,7 @@ async def test_error_status(call: Call, url: str, code: int, retryable: bool) ->
     assert response["status"] == "error"
     assert response["data"]["data"] == {"why": "test"}
     assert response["data"]["status_code"] == code
+    assert b"Retry-After" in orjson.dumps(response), "names of headers are text like any other"
 
 
 @pytest.mark.parametrize(

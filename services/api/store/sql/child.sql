@@ -23,13 +23,20 @@ SELECT c.origin, array_agg(k.path ORDER BY c.generation) AS paths,
 SELECT count(*) FROM (SELECT 1 FROM noetl.execution WHERE root_execution_id = $1 LIMIT $2) AS found;
 
 -- name: ended_children
--- Children that have ended while the command that waits for them is open. $1 limit int
+-- Children that have ended while the command that waits for them is open: a lookup per open command. $1 limit int
 SELECT e.execution_id, e.parent_execution_id, e.parent_command_id, e.status, e.error, e.state, e.start_time, e.end_time,
        c.meta, p.path, p.version
   FROM noetl.command c
-  JOIN noetl.execution e ON e.parent_execution_id = c.execution_id AND e.parent_command_id = c.command_id
+ CROSS JOIN LATERAL (
+        SELECT x.execution_id, x.catalog_id, x.parent_execution_id, x.parent_command_id, x.status, x.error, x.state,
+               x.start_time, x.end_time
+          FROM noetl.execution x
+         WHERE x.parent_execution_id = c.execution_id AND x.parent_command_id = c.command_id
+           AND x.status IN ('COMPLETED', 'FAILED', 'CANCELLED')
+         LIMIT 1
+       ) e
   JOIN noetl.catalog p ON p.catalog_id = e.catalog_id
- WHERE c.worker_id = 'playhead-engine' AND c.status = 'RUNNING' AND e.status IN ('COMPLETED', 'FAILED', 'CANCELLED')
+ WHERE c.worker_id = 'playhead-engine' AND c.status = 'RUNNING'
  ORDER BY e.execution_id
  LIMIT $1;
 

@@ -16,7 +16,9 @@ WITH due AS (
     SELECT c.execution_id, c.command_id, c.status
       FROM noetl.command c
       JOIN noetl.execution e ON e.execution_id = c.execution_id AND e.status = 'RUNNING'
-      LEFT JOIN noetl.runtime r ON r.kind = 'worker_pool' AND r.name = c.worker_id
+      LEFT JOIN LATERAL (
+            SELECT w.status, w.heartbeat FROM noetl.runtime w WHERE w.kind = 'worker_pool' AND w.name = c.worker_id LIMIT 1
+           ) r ON true
      WHERE c.status IN ('PENDING', 'CLAIMED', 'RUNNING') AND c.notified_at < now() - make_interval(secs => LEAST($1::float8, $2::float8))
        AND ((c.status = 'PENDING' AND c.notified_at < now() - make_interval(secs => $1))
         OR (c.status IN ('CLAIMED', 'RUNNING')

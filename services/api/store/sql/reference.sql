@@ -25,6 +25,11 @@ SELECT i.iter_index, e.event_type, e.node_name, e.context, e.result, e.error
          ORDER BY c.iter_index, c.event_id DESC
          LIMIT $4
        ) i
-  LEFT JOIN noetl.event e ON e.execution_id = $1 AND e.event_id = i.call_event_id
+  LEFT JOIN LATERAL (
+        SELECT v.event_type, v.node_name, v.context, v.result, v.error
+          FROM noetl.event v
+         WHERE v.execution_id = $1 AND v.event_id = i.call_event_id
+         LIMIT 1
+       ) e ON true
  ORDER BY i.iter_index
  LIMIT $4;

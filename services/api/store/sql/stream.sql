@@ -24,11 +24,17 @@ SELECT c.execution_id, c.command_id, c.event_id, c.step_name, c.tool_kind, c.sta
   LEFT JOIN noetl.runtime r ON r.kind = 'worker_pool' AND r.name = c.worker_id;
 
 -- name: find_idempotent
--- The first event stored under an idempotency key of an execution.
+-- The first event stored under an idempotency key of an execution. LATERAL with a limit makes it a lookup per key: as a join the
+-- planner would read all keys that were ever stored, once per batch.
 -- $1 execution ids bigint[], $2 keys text[], of equal length
-SELECT e.execution_id, e.idempotency_key, e.stream_version, e.meta
+SELECT f.execution_id, f.idempotency_key, f.stream_version, f.meta
   FROM unnest($1::bigint[], $2::text[]) AS k (execution_id, key)
-  JOIN noetl.event e ON e.execution_id = k.execution_id AND e.idempotency_key = k.key;
+ CROSS JOIN LATERAL (
+        SELECT e.execution_id, e.idempotency_key, e.stream_version, e.meta
+          FROM noetl.event e
+         WHERE e.execution_id = k.execution_id AND e.idempotency_key = k.key
+         LIMIT 1
+       ) f;
 
 -- name: events_of_batch
 -- The ids of the events that one request stored: consecutive versions.

@@ -40,7 +40,7 @@ class Stream:
         assert self._url.hostname is not None
         await asyncio.get_running_loop().sock_connect(plain, (self._url.hostname, self._url.port))
         self._reader, self._writer = await asyncio.open_connection(sock=plain, limit=self._buffer or 2**16)
-        self._writer.write(f"GET {self._path} HTTP/1.1\r\nHost: x\r\n{self._headers}\r\n".encode())
+        self._writer.write(f"GET {self._path} HTTP/1.1\r\nHost: {self._url.netloc}\r\n{self._headers}\r\n".encode())
         await self._writer.drain()
         return self
 

@@ -67,7 +67,7 @@ def public_cases() -> dict[str, tuple[Case, Mapping[str, Any]]]:
         name: (
             Case(
                 name=name,
-                text=(GOLDEN / "playbooks" / f"{name}.yaml").read_text(),
+                text=((HERE if name.startswith("own/") else GOLDEN / "playbooks") / f"{name}.yaml").read_text(),
                 payload=row.get("payload") or {},
                 replace=row.get("replace") or {},
                 database=row.get("database", "shared"),

@@ -130,8 +130,7 @@ class AccessControl:
 
     def _limit(self, request: web.Request, actor: Actor) -> None:
         limiter = self.workers if Role.WORKER in actor.roles and actor.kind != "anonymous" else self.people
-        client = f"address:{request.remote}" if actor.kind == "anonymous" else actor.token_id or actor.label
-        wait = limiter.take(client, time.monotonic())
+        wait = limiter.take(actor.client(request.remote), time.monotonic())
         if wait > 0:
             seconds = math.ceil(wait)
             detail = {"code": "rate_limited", "message": f"too many requests; try again in {seconds} s"}

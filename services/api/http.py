@@ -110,8 +110,8 @@ class Call:
 
     @property
     def client(self) -> str:
-        """Whom per-client limits count: the address of the peer, which behind a proxy is the proxy's."""
-        return self.request.remote or "unknown"
+        """Whom per-client limits count."""
+        return self.actor.client(self.request.remote)
 
     def path(self, name: str) -> str:
         """Return the path parameter `name`."""

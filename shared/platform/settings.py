@@ -68,7 +68,7 @@ class ApiSettings(CommonSettings, AccessSettings):
         "", description="region whose credentials this server gives out; `meta.region` of one wins"
     )
     noetl_streams_max: Count = Field(10_000, description="event streams (SSE) open at most; beyond: 503")
-    noetl_streams_per_client_max: Count = Field(2000, description="event streams of one client address; beyond: 429")
+    noetl_streams_per_client_max: Count = Field(2000, description="event streams of one token or address; beyond: 429")
     noetl_batch_max_events_per_request: Count = Field(256, description="events in one batch at most; beyond: 422")
     noetl_event_inline_max_bytes: Annotated[int, Field(ge=1024, le=8 * 1024 * 1024)] = Field(
         262_144, description="tool output kept in the event (bytes); larger goes to the result store by reference"

@@ -28,6 +28,10 @@ class Actor:
         role = None if self.kind == "anonymous" else ", ".join(sorted(self.roles)) or None
         object.__setattr__(self, "role", role)
 
+    def client(self, address: str | None) -> str:
+        """Return whom limits count: the token or name; somebody without one by the `address` of the peer, maybe a proxy's."""
+        return f"address:{address}" if self.kind == "anonymous" else self.token_id or self.label
+
     def may(self, access: Access) -> bool:
         """Whether one of its roles is enough for `access`."""
         return not ALLOWED[access].isdisjoint(self.roles)

@@ -81,17 +81,17 @@ async def test_a_body_that_is_not_in_its_encoding_is_refused(hostile: RunningApi
 
 async def test_a_body_that_does_not_come_is_given_up(hostile: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_SECONDS", 0.2)
-    head = b"POST /api/execute HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    head = b"POST /api/execute HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     assert " 408 " in await raw_answer(hostile, head, b'{"pa')
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /api/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/execute HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ],
     ids=["long path", "long header", "negative length", "two lengths", "tls"],
@@ -102,7 +102,7 @@ async def test_what_is_no_http_is_refused(hostile: RunningApi, head: bytes) -> N
 
 @pytest.mark.parametrize("path", ["/api/executions/%ff", "/api/vars/1/%00", "/api/catalog/%2e%2e%2f/ui_schema", "/%"])
 async def test_a_path_of_odd_bytes_is_answered(hostile: RunningApi, path: str) -> None:
-    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
     status = int((await raw_answer(hostile, head)).split(" ")[1])
     assert status in (307, 400, 404, 422)
 

@@ -109,6 +109,9 @@ class _Reader:
         if isinstance(value, str) and not _is_text(value):
             self._problem(node, path, "", "the text has a NUL or a lone surrogate, which cannot be stored", "error")
             return None
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            self._problem(node, path, "", "an integer has at most 64 bits: write it as text, in quotes", "error")
+            return None
         if value is None or isinstance(value, str | bool | int | float):
             return value
         return str(node.value)  # dates and the like stay the text they were

@@ -140,7 +140,7 @@ class ToolParser:
                 self._report.warn((*path, key), f"tool kind '{kind}' has no key '{key}'{more}")
 
     def _action(self, raw: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any]]:
-        name = raw.get("name") or raw.get("task")
+        name = raw.get("task") or raw.get("name")
         if not isinstance(name, str):
             self._report.add(path, "tool.kind=workbook requires a 'name' field: the action to run")
             return None, {}

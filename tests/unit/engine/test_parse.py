@@ -19,6 +19,7 @@ STEP = "workflow:\n  - step: a\n    tool: {kind: noop}\n"
         ("a: b: c\n", 1, "not YAML"),
         ("- a\n", 1, "mapping"),
         ("", 1, "mapping"),
+        (HEAD + STEP + "    input:\n      x: 99999999999999999999\n", 8, "at most 64 bits"),
         ("a: \x00", 0, "not YAML"),
         (HEAD, 1, "at least one step"),
         (HEAD.replace("v2", "v3") + STEP, 1, "apiVersion"),

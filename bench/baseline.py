@@ -7,6 +7,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+from services.api.auth.roles import Access
 from services.api.http import RouteSpec, build_call, reply
 from services.api.ingest import normalise
 from services.api.models import EventBody
@@ -23,7 +24,8 @@ async def handle(request: web.Request) -> web.Response:
 
 def main() -> None:
     app = web.Application()
-    app["spec"] = RouteSpec(method="POST", path="/api/events", handler=handle, summary="", tag="", body=EventBody)  # type: ignore[arg-type]
+    what = {"summary": "", "tag": "", "role": Access.WORKER, "body": EventBody}
+    app["spec"] = RouteSpec(method="POST", path="/api/events", handler=handle, **what)  # type: ignore[arg-type]
     app.router.add_post("/api/events", handle)
     uvloop.install()
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)

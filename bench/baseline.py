@@ -12,23 +12,35 @@ from services.api.http import RouteSpec, build_call, reply
 from services.api.ingest import normalise
 from services.api.models import EventBody
 
+SPEC: web.AppKey[RouteSpec] = web.AppKey("spec", RouteSpec)
+
 
 async def handle(request: web.Request) -> web.Response:
-    spec: RouteSpec = request.app["spec"]
+    spec: RouteSpec = request.app[SPEC]
     call = await build_call(None, spec, request)  # type: ignore[arg-type]
-    normalise(
-        call.body.model_dump(exclude={"execution_id"}), worker_id=None, location=["body"], inline_max_bytes=1 << 20
-    )
+    normalise(call.body.model_dump(exclude={"execution_id"}), worker_id=None)
     return reply({"status": "ok", "event_id": 1, "commands_generated": 0})
 
 
-def main() -> None:
+def application() -> web.Application:
+    """Return the loop without a database."""
     app = web.Application()
-    what = {"summary": "", "tag": "", "role": Access.WORKER, "body": EventBody}
-    app["spec"] = RouteSpec(method="POST", path="/api/events", handler=handle, **what)  # type: ignore[arg-type]
+    app[SPEC] = RouteSpec(
+        method="POST",
+        path="/api/events",
+        handler=handle,  # type: ignore[arg-type]
+        summary="",
+        tag="",
+        role=Access.WORKER,
+        body=EventBody,
+    )
     app.router.add_post("/api/events", handle)
+    return app
+
+
+def main() -> None:
     uvloop.install()
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+    web.run_app(application(), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
 
 
 if __name__ == "__main__":

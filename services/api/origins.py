@@ -6,7 +6,7 @@ Elsewhere every origin may, as in the original: there a token is asked for, whic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from shared.platform.settings import ApiSettings
 
+REMEMBERED_MAX = 1_000  # pairs of Origin and Host that passed
 EVERYBODY, LOOPBACK = "*", "loopback"  # words in NOETL_CORS_ORIGINS beside origins
 
 
@@ -41,6 +42,7 @@ class Origins:
     loopback: bool
     origins: frozenset[str]
     only_local_hosts: bool
+    passed: set[tuple[str | None, str | None]] = field(default_factory=set)  # what need not be looked at again
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Let a request pass that no foreign page can have made.
@@ -48,11 +50,17 @@ class Origins:
         Raises:
             HttpError: 403 naming the setting.
         """
-        origin = headers.get("Origin")
+        given = (headers.get("Origin"), headers.get("Host"))
+        if given in self.passed:
+            return
+        self._check(*given)
+        if len(self.passed) < REMEMBERED_MAX:
+            self.passed.add(given)
+
+    def _check(self, origin: str | None, host: str | None) -> None:
         if origin is not None and not self._allows(origin):
             raise HttpError(403, f"pages of {origin[:200]} may not call: add it to NOETL_CORS_ORIGINS")
-        host = headers.get("Host") if self.only_local_hosts else None
-        if host is None:
+        if host is None or not self.only_local_hosts:
             return
         name = _host(f"//{host}")
         if not _is_local(name) and name not in {_host(item) for item in self.origins}:

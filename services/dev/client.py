@@ -108,7 +108,17 @@ TERMINAL = frozenset({"playbook.completed", "playbook.failed", "execution.cancel
 
 
 def _detail(answer: object) -> str:
+    """Return what an error answer says; of a playbook that was refused, every problem on a line of its own."""
     detail = answer.get("detail") if isinstance(answer, dict) else answer
+    problems = answer.get("problems") if isinstance(answer, dict) else None
+    if isinstance(problems, list) and problems:
+        told = [
+            f"  line {item['line']}, column {item['column']}: {item['severity']}: "
+            + (f"{item['key']}: " if item["key"] else "")
+            + item["message"]
+            for item in problems
+        ]
+        return "\n".join([str(detail).partition(": line ")[0], *told])
     if isinstance(detail, list):
         places = [(".".join(str(part) for part in item.get("loc", ())), item.get("msg")) for item in detail]
         return "; ".join(f"{place}: {text}" for place, text in places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -292,7 +293,7 @@ def loop_items(step: Step, names: Mapping[str, Any], limit: int) -> Sequence[Any
     elif isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        value = range(value)
+        value = range(min(value, sys.maxsize))
     if not isinstance(value, list | range):
         kind = "a negative number" if isinstance(value, int) and not isinstance(value, bool) else type(value).__name__
         raise TemplateError(f"{where}: must be a list, an object, a number or JSON text of one, not {kind}")

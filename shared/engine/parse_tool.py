@@ -94,7 +94,7 @@ class ToolParser:
             self._report.add(path, f"tool[{index}] must have 'kind': write {{name: {name}, kind: ...}}")
             return None
         kind, config = self._one(item, path)
-        return None if kind is None else {"name": name, "kind": kind, **config}
+        return None if kind is None else {**config, "name": name, "kind": kind}
 
     def _one(self, raw: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any]]:
         kind = raw["kind"]

@@ -97,6 +97,7 @@ def task(name: str, kind: str = "noop", **keys: Any) -> dict[str, Any]:
         ("tasks without names get them", [{"kind": "noop"}] * 2, "task_sequence", [task("task_0"), task("task_1")]),
         ("a list of labels", [{"x": {"kind": "noop"}}], "task_sequence", [task("x")]),
         ("a map of labels", {"x": {"kind": "noop"}, "y": {"kind": "noop"}}, "task_sequence", [task("x"), task("y")]),
+        ("a name below spec is not its name", [task("x", spec={"name": [1]})], "task_sequence", [task("x", spec={})]),
         ("a task's set", [task("x", set={"ctx.n": 1})], "task_sequence", [task("x", set={"ctx.n": 1})]),
     ],
 )

@@ -81,6 +81,7 @@ def test_a_loop_goes_over(reason: str, collection: object, items: list[Any]) -> 
         ("JSON text of something else", "{{ '\"x\"' }}", "not str"),
         ("a template that fails", "{{ 1 / 0 }}", "division"),
         ("too many items", "{{ 1000001 }}", "at most 1000000"),
+        ("far too many", "{{ 2 ** 63 }}", "at most 1000000"),
     ],
 )
 def test_a_collection_that_is_none_fails_the_step_by_name(reason: str, collection: str, said: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 from aiohttp import web
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 30.0  # a reader that takes nothing for so long is slow
 LINGER_SECONDS = 30.0  # what its socket holds may still be read for so long, then the connection is cut
+SOCKET_BYTES = 262_144  # what the kernel holds for one reader; left alone it grows to 4 MiB, times ten thousand readers
 RETRY_MS = 2000  # what readers wait before they connect again
 CHUNK_BYTES = 65_536  # written at once; a page is cut into such pieces, and each waits for the reader
 
@@ -36,6 +38,9 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
+    endpoint = None if request.transport is None else request.transport.get_extra_info("socket")
+    if endpoint is not None:
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
     await send(response, b"retry: %d\n\n" % RETRY_MS)
     return response
 

@@ -121,7 +121,12 @@ def run_service(name: str, kind: type[S], main: Callable[[S, asyncio.Event], Awa
         return BAD_SETTINGS
     configure_logging(name, settings.noetl_log_level, settings.noetl_log_format)
     _tune_collector()
-    configure_tracing(name, settings.otel_exporter_otlp_endpoint)
+    try:
+        configure_tracing(name, settings.otel_exporter_otlp_endpoint)
+    except ImportError:
+        text = "OTEL_EXPORTER_OTLP_ENDPOINT is set, but the exporter is not installed: pip install 'playhead[otlp]'"
+        log.error(text)  # noqa: TRY400 - the message is the whole story
+        return BAD_SETTINGS
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(settings, main))

@@ -6,8 +6,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from nats.aio.client import Client
+from nats.js.api import KeyValueConfig
+from nats.js.kv import KeyValue
+
 from services.dev.nats_server import READY_SECONDS, EmbeddedNats
 from services.dev.processes import free_port
+
+RESULT_TTL_SECONDS = 7200  # clients.md section 1.7
 
 
 class NatsServer:
@@ -44,3 +50,9 @@ class NatsServer:
         """Stop and delete everything."""
         await self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+async def result_bucket(client: Client) -> KeyValue:
+    """Return the bucket in which a Python worker of the original keeps large results, made as that worker makes it."""
+    config = KeyValueConfig(bucket="noetl_result_store", ttl=RESULT_TTL_SECONDS, history=1)
+    return await client.jetstream().create_key_value(config)

@@ -23,7 +23,7 @@ from services.outbox.app import main as outbox_main
 from shared.messaging.topology import commands_stream, ensure_stream
 from shared.platform.settings import OrchestratorSettings, OutboxSettings
 from tests.support.api import TOKEN, RunningApi
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, result_bucket
 
 STREAM = "NOETL_COMMANDS"
 WAIT_SECONDS_MAX = 20.0
@@ -201,8 +201,7 @@ class PythonWorker(_Worker):
         """Keep a large result in the worker's own store and return its place."""
         locator = f"noetl://execution/{execution}/result/{step}/{uuid.uuid4().hex[:8]}"
         raw = json.dumps(data).encode()
-        js = self._connection.jetstream()
-        bucket = await js.create_key_value(bucket="noetl_result_store", ttl=7200, history=1)
+        bucket = await result_bucket(self._connection)
         await bucket.put(
             locator.removeprefix("noetl://").replace("/", "_"), gzip.compress(raw) if len(raw) > 10_240 else raw
         )

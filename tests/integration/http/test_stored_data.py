@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.playbooks import LINEAR
 from tests.support.api import RunningApi
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, result_bucket
 
 
 @pytest.mark.parametrize("base", ["/api/result", "/api/temp"])
@@ -81,7 +81,7 @@ async def test_a_result_in_the_bucket_of_the_originals_worker_is_read(
     name = f"big-{uuid.uuid4().hex[:8]}"
     data = json.dumps({"rows": [1, 2]}).encode()
     client = await nats.connect(nats_server.url)
-    bucket = await client.jetstream().create_key_value(bucket="noetl_result_store", history=1)
+    bucket = await result_bucket(client)
     await bucket.put(f"execution_700_result_{name}_8ba28739", gzip.compress(data) if packed else data)
     await client.close()
     while not (await api.request("GET", "/readyz"))[1].get("nats", True):

@@ -21,7 +21,7 @@ from services.api.store.children import ChildStart, EndChild
 from services.api.store.commit import Children, Effect, new_event
 from services.api.store.lifecycle import CancelExecution
 from services.api.store.queries import queries
-from services.api.store.rows import NewEvent
+from services.api.store.rows import ExecutionStatus, NewEvent
 from services.api.store.stream_writer import Committed
 from shared.engine import ROUTING_KEY, IssueCommand, initial_events
 from shared.engine.limits import CHILD_DEPTH_MAX
@@ -164,7 +164,9 @@ class ChildWatch:
         for row in change.ended:
             if row.parent_command_id is not None and len(self._ended) < PENDING_MAX:
                 self._ended.add(row.execution_id)
-        orphaned = change.orphaned.union(row.execution_id for row in change.ended)
+        # One that has completed waits for nobody; one that ended otherwise may leave children behind.
+        unfinished = (row.execution_id for row in change.ended if row.status != ExecutionStatus.COMPLETED)
+        orphaned = change.orphaned.union(unfinished)
         if len(self._orphaned) < PENDING_MAX:
             self._orphaned |= orphaned
         if self._ended or self._orphaned:

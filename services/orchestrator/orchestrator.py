@@ -84,7 +84,9 @@ class Orchestrator:
         unreadable: list[int] = []
         for document in answer["executions"]:
             key = int(document["execution_id"])
-            tracked = self._tracked.get(key) or _opened(document)
+            tracked = self._tracked.get(key)
+            if tracked is None or document.get("snapshot") is not None:
+                tracked = _opened(document)
             if tracked is None:
                 unreadable.append(key)
                 continue

@@ -179,3 +179,17 @@ async def test_a_long_execution_is_loaded_from_its_snapshot(api: RunningApi, rea
     await fresh.handle({execution: (await api.log(execution))[-3:]})
     assert types(await api.log(execution))[-1] == "playbook.completed"
     assert (await api.client.load({execution: 0}))["executions"][0]["snapshot"] is None, "it is of no more use"
+
+
+async def test_a_first_event_that_comes_again_without_its_body_is_caught_up_from_the_snapshot(api: RunningApi) -> None:
+    """As when the consumer is made anew and delivers the stream from its start to an orchestrator that knows nothing."""
+    execution = await api.start(LONG)
+    await answer_items(api, execution, range(260))
+    log = await api.log(execution)
+    await Orchestrator(api.client, cache_max=10).handle({execution: log})
+    assert (await api.client.load({execution: 0}))["executions"][0]["snapshot"] is not None
+    fresh = Orchestrator(api.client, cache_max=10)
+    await fresh.handle({execution: [{**log[0], "context": None, "elided": True}]})
+    await api.work(execution, "end")
+    await fresh.handle({execution: (await api.log(execution))[-3:]})
+    assert types(await api.log(execution))[-1] == "playbook.completed"

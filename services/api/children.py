@@ -16,7 +16,7 @@ import asyncpg
 
 from services.api.http import HttpError
 from services.api.metrics import CHILDREN_ENDED, EXECUTIONS_STARTED
-from services.api.playbooks import VERSION_MAX
+from services.api.playbooks import requested_version
 from services.api.store.children import ChildStart, EndChild
 from services.api.store.commit import Children, Effect, new_event
 from services.api.store.lifecycle import CancelExecution
@@ -110,12 +110,14 @@ class Starter:
             entry = await self._context.playbooks.find(
                 path=path if isinstance(path, str) else None,
                 catalog_id=parse_id(wanted.get("catalog_id")),
-                version=_version(wanted.get("version")),
+                version=requested_version(wanted.get("version")),
             )
             root_id = await self.recursion_root(parents, entry.path)
         except HttpError as error:
             return ChildStart(waits=waits, problem=str(error.detail))
-        except RecursionRefusedError as error:
+        except asyncpg.DataError:  # a ValueError of the driver's: a NUL in the path, say
+            return ChildStart(waits=waits, problem="the database refuses the path of the sub-playbook")
+        except (RecursionRefusedError, ValueError) as error:
             return ChildStart(waits=waits, problem=str(error))
         events = first_events(self._context, entry, payload=wanted.get("payload") or {})
         events[-1].meta = {ROUTING_KEY: {"undecided": True}}
@@ -128,11 +130,6 @@ class Starter:
             events=events,
             state={"current_step": None, "completed_steps": [], "variables": {}, "failed": False, "completed": False},
         )
-
-
-def _version(value: object) -> int | None:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(VERSION_MAX)) else None
 
 
 def first_events(context: ApiContext, entry: Entry, *, payload: Mapping[str, Any]) -> list[NewEvent]:

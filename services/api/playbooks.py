@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.api.http import HttpError, not_found
+from services.api.store.catalog import VERSION_MAX
 from services.api.store.queries import queries
 from shared.engine import Playbook, PlaybookError, parse_playbook
 from shared.wire.types import parse_id
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from services.api.store.database import Database
 
 CACHE_MAX = 256  # parsed playbooks kept; a typical one takes some tens of KiB
-VERSION_MAX = 32_767  # catalog versions are SMALLINT
 EXECUTABLE_KINDS = ("playbook", "agent")
 
 _SQL = queries("execution")
@@ -30,6 +30,20 @@ class Entry:
     version: int
     kind: str
     playbook: Playbook
+
+
+def requested_version(value: object) -> int | None:
+    """Return the version that a request or a playbook asks for, None for the newest.
+
+    Raises:
+        ValueError: it is neither a number in range nor "latest".
+    """
+    if value is None or value == "latest":
+        return None
+    text = str(value).removesuffix(".0")  # the GUI has versions such as "2.0"
+    if text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= VERSION_MAX:
+        return int(text)
+    raise ValueError(f'version must be an integer from 1 to {VERSION_MAX}, or "latest"')
 
 
 class PlaybookCatalog:

@@ -18,7 +18,7 @@ from services.api.models_execution import (
     ExecuteBody,
     ExecuteReply,
 )
-from services.api.playbooks import EXECUTABLE_KINDS, VERSION_MAX
+from services.api.playbooks import EXECUTABLE_KINDS, requested_version
 from services.api.starting import StartOptions, start_execution
 from services.api.store.dedup import DedupKey
 from shared.platform.tracing import extract, span
@@ -47,23 +47,11 @@ def requested_kinds(kind: str | None) -> tuple[str, ...]:
     return found
 
 
-def requested_version(value: object) -> int | None:
-    """Return the version as a number, None for the newest.
-
-    Raises:
-        HttpError: 422 when it is neither a number nor "latest".
-    """
-    if value is None or value == "latest":
-        return None
-    text = str(value).removesuffix(".0")  # the GUI has versions such as "2.0"
-    if text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= VERSION_MAX:
-        return int(text)
-    raise unprocessable(
-        ["body", "version"],
-        f'version must be an integer from 1 to {VERSION_MAX}, or "latest"',
-        value,
-        kind="int_parsing",
-    )
+def _version(value: object) -> int | None:
+    try:
+        return requested_version(value)
+    except ValueError as error:
+        raise unprocessable(["body", "version"], str(error), value, kind="int_parsing") from error
 
 
 def answer(started: StartResult) -> dict[str, Any]:
@@ -84,7 +72,7 @@ async def execute_body(context: ApiContext, body: ExecuteBody) -> StartResult:
     entry = await context.playbooks.find(
         path=body.path,
         catalog_id=body.catalog_id,
-        version=None if body.catalog_id is not None else requested_version(body.version),
+        version=None if body.catalog_id is not None else _version(body.version),
         kinds=requested_kinds(body.resource_kind),
     )
     trace = body.trace.model_dump(exclude_none=True) if body.trace else {}

@@ -124,3 +124,35 @@ async def test_a_child_and_its_command_are_one_transaction(api: RunningApi, data
     status, answer = await api.request("POST", f"/api/commands/{command['event_id']}/claim", {"worker_id": "w1"})
     assert status == 409, "no worker runs it"
     assert answer["detail"]["code"] == "active_claim"
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("1", "COMPLETED"), ("latest", "COMPLETED"), ("one", "FAILED"), ("99999", "FAILED")]
+)
+async def test_the_version_of_a_sub_playbook_is_read_as_that_of_an_execution(
+    api: RunningApi, database_dsn: str, version: str, status: str
+) -> None:
+    await api.request("POST", "/api/catalog/register", {"content": CHILD})
+    execution = await api.start(PARENT.replace("wait: true", f"wait: false, version: '{version}'"))
+    rows = {row["execution_id"]: row for row in await decide_parent(api, database_dsn, execution)}
+    assert rows[execution]["status"] == status
+    if status == "FAILED":
+        assert "version must be an integer from 1 to" in rows[execution]["error"]
+        assert len(rows) == 1, "no other version is run instead"
+
+
+async def decide_parent(api: RunningApi, dsn: str, execution: int) -> list[asyncpg.Record]:
+    await Orchestrator(api.client, cache_max=10).reconcile([execution])
+    return await executions(dsn)
+
+
+async def test_a_path_that_the_database_refuses_fails_its_step_and_nobody_else(
+    api: RunningApi, database_dsn: str
+) -> None:
+    await api.request("POST", "/api/catalog/register", {"content": CHILD})
+    path = r"""'{{ "services/\x00child" }}'"""
+    refused = await api.start(PARENT.replace("services/child", path).replace("wait: true", "wait: false"))
+    neighbour = await api.start(PARENT.replace("wait: true", "wait: false"))
+    await Orchestrator(api.client, cache_max=10).reconcile([refused, neighbour])
+    status = {row["execution_id"]: row["status"] for row in await executions(database_dsn)}
+    assert (status[refused], status[neighbour]) == ("FAILED", "COMPLETED")

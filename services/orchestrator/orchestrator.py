@@ -23,6 +23,7 @@ from shared.platform.tracing import span
 log = logging.getLogger(__name__)
 
 CALL_EXECUTIONS_MAX = 200  # of one load or commit (docs/contracts.md section 3)
+REFUSED_STATUS = frozenset({413, 422})  # the API does not take what a decision says; all else is the caller's trouble
 ROUNDS_MAX = 3  # load and decide again after a lost compare-and-set; then the reconciler takes over
 LOAD_PAGES_MAX = 1000  # of 5000 events: an execution of five million events
 DECISION_BYTES_MAX = 64 << 20  # of one decision as JSON: a loop starts with its whole collection in one event
@@ -156,11 +157,26 @@ class Orchestrator:
         """Commit and return the executions to look at again."""
         again: list[int] = []
         for chosen in _calls(decisions):
-            with span("orchestrator commit", decisions=len(chosen)):
-                results = await self._api.commit([decisions[key] for key in chosen])
+            results = await self._commit_call([decisions[key] for key in chosen])
             for key, result in zip(chosen, results, strict=True):
                 again += [key] if self._settle(key, result, rejected) else []
         return again
+
+    async def _commit_call(self, decisions: list[bytes]) -> list[Mapping[str, Any]]:
+        """Commit decisions in one call; when it is refused for what it says, each alone, and the bad one is rejected.
+
+        Raises:
+            ApiRefusedError: for another reason, such as the token.
+        """
+        try:
+            with span("orchestrator commit", decisions=len(decisions)):
+                return list(await self._api.commit(decisions))
+        except ApiRefusedError as error:
+            if error.status not in REFUSED_STATUS:
+                raise
+            if len(decisions) == 1:
+                return [{"outcome": "rejected", "error": str(error.detail)}]
+        return [result for decision in decisions for result in await self._commit_call([decision])]
 
     def _settle(self, key: int, result: Mapping[str, Any], rejected: dict[int, str]) -> bool:
         """Take over what became of a decision; return whether to look again."""

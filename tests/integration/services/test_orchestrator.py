@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 
 from services.orchestrator.orchestrator import Orchestrator
+from shared.platform.api_client import ApiClient
+from shared.platform.errors import ApiRefusedError
 from tests.e2e.playbooks import DIAMOND, FAILING, HANDLED, LINEAR
 from tests.support.api import RunningApi
 
@@ -193,3 +196,44 @@ async def test_a_first_event_that_comes_again_without_its_body_is_caught_up_from
     await api.work(execution, "end")
     await fresh.handle({execution: (await api.log(execution))[-3:]})
     assert types(await api.log(execution))[-1] == "playbook.completed"
+
+
+class Refusing:
+    """The API, but for commits that name one execution: it refuses those whole."""
+
+    def __init__(self, client: ApiClient, execution: int, status: int) -> None:
+        self._client = client
+        self._execution = str(execution).encode()
+        self._status = status
+        self.refusals = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def commit(self, decisions: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Commit, or refuse."""
+        if self.refusals < 2 and any(self._execution in decision for decision in decisions):
+            self.refusals += 1
+            raise ApiRefusedError(self._status, "/api/internal/executions/commit", "the database refuses these values")
+        return await self._client.commit(decisions)
+
+
+async def test_a_decision_that_is_refused_ends_its_execution_and_no_other(api: RunningApi) -> None:
+    bad, good = await api.start(LINEAR), await api.start(LINEAR)
+    for execution in (bad, good):
+        await api.work(execution, "start", {"greeting": "Hi", "sum": 3})
+    orchestrator = Orchestrator(cast("ApiClient", Refusing(api.client, bad, 422)), cache_max=10)
+    await orchestrator.handle({execution: await api.log(execution) for execution in (bad, good)})
+    assert issued(await api.log(good)) == ["start", "finish"]
+    ended = (await api.log(bad))[-1]
+    assert ended["event_type"] == "playbook.failed"
+    assert "the database refuses these values" in ended["error"]
+
+
+async def test_a_refusal_that_is_not_of_the_decision_ends_nothing(api: RunningApi) -> None:
+    execution = await api.start(LINEAR)
+    await api.work(execution, "start", {"greeting": "Hi", "sum": 3})
+    orchestrator = Orchestrator(cast("ApiClient", Refusing(api.client, execution, 403)), cache_max=10)
+    with pytest.raises(ApiRefusedError):
+        await orchestrator.handle({execution: await api.log(execution)})
+    assert issued(await api.log(execution)) == ["start"]
